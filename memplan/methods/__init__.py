@@ -1,0 +1,1 @@
+"""One file a method: which parameters train, and which modules are replaced."""

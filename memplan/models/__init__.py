@@ -1,0 +1,1 @@
+"""One file a family: its forward, as transformers runs it."""

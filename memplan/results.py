@@ -1,0 +1,113 @@
+"""What an estimate returns: raw numbers, in bytes, and nothing formatted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+SCHEMA = "memplan.estimate/1"
+CATEGORIES = (
+    "weights",
+    "adapters",
+    "gradients",
+    "optimizer_states",
+    "activations",
+    "temporaries",
+    "workspaces",
+    "inputs",
+    "allocator_slack",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class PeakMoment:
+    """Where in the run the allocated peak stands.
+
+    Attributes:
+        step: Training step, counted from 0.
+        phase: ``forward``, ``backward``, ``optimizer_step`` or ``zero_grad``.
+        module: Qualified name of the module that asked for the block, empty outside of modules.
+        op: The operator that asked for it.
+    """
+
+    step: int
+    phase: str
+    module: str
+    op: str
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseMemory:
+    """Peaks within one phase and what is left at its end. [bytes]"""
+
+    peak_requested_bytes: int
+    peak_allocated_bytes: int
+    peak_reserved_bytes: int
+    requested_bytes: int
+    allocated_bytes: int
+    reserved_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Parameters:
+    """Parameter counts. [elements]"""
+
+    total: int
+    trainable: int
+
+    @property
+    def trainable_fraction(self) -> float:
+        """Share of the parameters that train."""
+        return self.trainable / self.total if self.total else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class GpuFit:
+    """What a card of this capacity does with the run.
+
+    Attributes:
+        name: Catalogue name or the capacity as given.
+        capacity_bytes: Memory of the card as CUDA reports it. [bytes]
+        context_bytes: What the CUDA context takes of it. [bytes]
+        fits: Whether the simulated allocator of that card gets through.
+        headroom_bytes: Capacity less context less what the allocator held at its fullest;
+            negative when it does not fit: by how much an unlimited run exceeds it. [bytes]
+        out_of_memory: Where the run stops when it does not fit.
+    """
+
+    name: str
+    capacity_bytes: int
+    context_bytes: int
+    fits: bool
+    headroom_bytes: int
+    out_of_memory: PeakMoment | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """How far the number can be trusted: ``exact``, ``modelled``, ``assumed`` or ``virtual``."""
+
+    level: str
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """The memory of one training run. All sizes are integers. [bytes]"""
+
+    workload: Mapping[str, Any]
+    assumed: tuple[str, ...]
+    peak_requested_bytes: int
+    peak_allocated_bytes: int
+    peak_reserved_bytes: int
+    device_bytes: int
+    peak: PeakMoment
+    breakdown_at_peak: Mapping[str, int]
+    phases: Mapping[str, PhaseMemory]
+    parameters: Parameters
+    checkpoint_bytes: int
+    gpu: GpuFit | None
+    evidence: Evidence
+    warnings: tuple[str, ...] = ()
+    schema: str = field(default=SCHEMA)
