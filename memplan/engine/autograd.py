@@ -235,6 +235,7 @@ def run_graph(root: Node, root_grad: Tensor) -> None:
     running, as torch's
     ``deleteNode`` does without recursion; CPython alone would defer the tail of a long chain.
     """
+    origin = S.tape.origin
     count_dependencies(root)
     root.buffer = root_grad
     ready, done = [(-root.order, id(root), root)], []
@@ -242,6 +243,7 @@ def run_graph(root: Node, root_grad: Tensor) -> None:
         node = heapq.heappop(ready)[2]
         step(node, ready)
         done.append(node)
+    S.tape.enter(origin)
     for node in done:
         node.edges = ()
     done.reverse()
