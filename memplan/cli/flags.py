@@ -1,0 +1,180 @@
+"""The workload's keys as flags: one table, read by every command that takes a workload."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from typing import Annotated, Any, TypeVar
+
+import typer
+
+from memplan.errors import ConfigError
+from memplan.values import COUNTS, FLAGS, MESH_KEYS
+from memplan.vocabulary import CHOICES
+from memplan.workload import DEFAULTS, KEYS, load_workload
+
+F = TypeVar("F", bound=Callable[..., Any])
+FileOption = Annotated[
+    str | None,
+    typer.Option(
+        "--workload", metavar="FILE", help="JSON, YAML or TOML with these keys; flags override."
+    ),
+]
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON, sizes in bytes.")]
+
+HELP = {
+    "model": "Preset or alias (memplan models), config.json, or checkpoint folder.",
+    "library": "Whose modelling code is mirrored.",
+    "loop": "Training loop.",
+    "dtype": "Dtype in which the weights are loaded.",
+    "autocast": "torch.autocast around the forward; float16 adds a GradScaler.",
+    "method": "What trains (memplan methods).",
+    "rank": "LoRA's r.",
+    "alpha": "LoRA's alpha; moves no memory.",
+    "dropout": "LoRA's dropout.",
+    "target_modules": "Names with commas, all-linear, or a regular expression.",
+    "modules_to_save": "Modules trained in full beside the adapter, with commas.",
+    "bias": "Which biases LoRA trains.",
+    "adapter_dtype": "float32: 16-bit adapters are cast up, as PEFT does; base: they are not.",
+    "num_virtual_tokens": "Length of the soft prompt.",
+    "peft_config": "Further keys of the PEFT config, as JSON.",
+    "quantization": "How bitsandbytes stores the base model.",
+    "prepare_kbit": "Whether prepare_model_for_kbit_training runs.",
+    "optimizer": "Optimizer and implementation; TrainingArguments.optim values too.",
+    "micro_batch_size": "Sequences per forward.",
+    "seq_len": "Padded length of each sequence, in tokens.",
+    "gradient_accumulation_steps": "Forwards and backwards per optimizer step.",
+    "activation_checkpointing": "false, true (use_reentrant=False) or reentrant.",
+    "attention": "Attention implementation, or one SDPA kernel forced.",
+    "attention_mask": "padding: a 4-D mask reaches the kernel.",
+    "loss": "How the loss is computed.",
+    "kernels": "Whose kernels run.",
+    "max_grad_norm": "Gradient clipping; 0 is off.",
+    "keep_outputs": "Keep a step's outputs until the next step's.",
+    "use_cache": "transformers' config.use_cache in training.",
+    "versions": "Library versions where behaviour differs, as JSON.",
+    "steps": "Optimizer steps; the peaks are over all of them.",
+    "strategy": "How the run is spread over devices.",
+    "dp_size": "Data parallel size.",
+    "tp_size": "Tensor parallel size.",
+    "pp_size": "Pipeline parallel size.",
+    "cp_size": "Context parallel size.",
+    "ep_size": "Expert parallel size.",
+    "offload": "What lives on the host.",
+    "gpu": "Name (memplan gpus) or capacity (24GiB); says whether the run fits.",
+}
+INTEGERS = frozenset((*COUNTS, *MESH_KEYS))
+NUMBERS = frozenset(("alpha", "dropout", "max_grad_norm"))
+MAPPINGS = frozenset(("peft_config", "versions"))
+# Flags that may stand without a value, and have a --no- form.
+SWITCHES = frozenset((*FLAGS, "activation_checkpointing"))
+
+
+def flag_name(key: str) -> str:
+    """``micro_batch_size`` as ``--micro-batch-size``."""
+    return "--" + key.replace("_", "-")
+
+
+def workload_flags(*, without: Iterable[str] = ()) -> Callable[[F], F]:
+    """Give a command that takes ``**flags`` one text option for each key of a workload."""
+    keys = [key for key in KEYS if key not in set(without)]
+
+    def decorate(function: F) -> F:
+        signature = inspect.signature(function, eval_str=True)
+        own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
+        parameters = [*own, *(_parameter(key) for key in keys)]
+        typed: Any = function
+        typed.__signature__ = signature.replace(parameters=parameters)
+        typed.__annotations__ = {p.name: p.annotation for p in parameters}
+        return function
+
+    return decorate
+
+
+def _parameter(key: str) -> inspect.Parameter:
+    option = typer.Option(
+        flag_name(key), help=_help(key), metavar=_metavar(key), hidden=_has_one_value(key)
+    )
+    return inspect.Parameter(
+        key,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=None,
+        annotation=Annotated[str | None, option],
+    )
+
+
+def _has_one_value(key: str) -> bool:
+    """Whether nothing but the default is modelled yet: no help to anybody reading the help."""
+    return key in MESH_KEYS or (key in CHOICES and len(CHOICES[key].modelled) == 1)
+
+
+def _help(key: str) -> str:
+    text = HELP[key]
+    if key in CHOICES:
+        text += f" One of {', '.join(CHOICES[key].modelled)}."
+    default = DEFAULTS.get(key)
+    if default in (None, {}, ()):
+        return text
+    return f"{text} [default: {str(default).lower()}]"
+
+
+def _metavar(key: str) -> str:
+    if key in INTEGERS or key in NUMBERS:
+        return "N"
+    return "JSON" if key in MAPPINGS else "TEXT"
+
+
+def read_workload(file: str | None, flags: Mapping[str, str | None]) -> dict[str, Any]:
+    """The keys of a workload file, overridden by the flags that were given."""
+    keys = {} if file is None else load_workload(file)
+    return {**keys, **read_flags(flags)}
+
+
+def read_flags(flags: Mapping[str, str | None]) -> dict[str, Any]:
+    """The keys that were given, as values that the workload checks."""
+    return {key: read_flag(key, text) for key, text in flags.items() if text is not None}
+
+
+def read_flag(key: str, text: str) -> Any:
+    """The value that a flag's text means; text that means none is left for the workload to refuse.
+
+    >>> read_flag("rank", "8"), read_flag("rank", "1.5"), read_flag("rank", "many")
+    (8, 1.5, 'many')
+    >>> read_flag("use_cache", "true"), read_flag("model", "7")
+    (True, '7')
+    """
+    if key in INTEGERS or key in NUMBERS:
+        return _read_number(text)
+    if key in FLAGS:
+        return {"true": True, "false": False}.get(text.strip().lower(), text)
+    if key in MAPPINGS:
+        return _read_mapping(key, text)
+    return text
+
+
+def _read_number(text: str) -> int | float | str:
+    with suppress(ValueError):
+        return int(text)
+    with suppress(ValueError):
+        return float(text)
+    return text
+
+
+def _read_mapping(key: str, text: str) -> Any:
+    import json
+
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        raise ConfigError(
+            f'{key}: expected JSON such as \'{{"key": "value"}}\', got {text[:80]!r}.'
+        ) from None
+
+
+def split_list(flag: str, text: str) -> tuple[str, ...]:
+    """The entries of a comma list, each once, in the order given."""
+    entries = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    if not entries:
+        raise ConfigError(f"{flag}: expected entries with commas, got {text!r}.")
+    return entries

@@ -1,0 +1,102 @@
+"""What names there are: models, methods and GPUs, as rows for programs and tables for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.table import Table
+
+from memplan.combinations import METHOD_KEYS
+from memplan.hardware import device_names, load_device
+from memplan.models.presets import preset_aliases, preset_names, preset_record
+from memplan.report.numbers import format_count, format_gib, format_size
+from memplan.report.style import plain_table
+from memplan.vocabulary import CHOICES
+
+Rows = Sequence[Mapping[str, Any]]
+METHODS = {
+    "full": "every parameter trains",
+    "lora": "low-rank adapters beside linear layers (PEFT)",
+    "prompt_tuning": "virtual tokens before the input (PEFT)",
+    "frozen": "a forward without gradients: nothing trains",
+}
+SIZES = ("num_hidden_layers", "hidden_size", "vocab_size")
+
+
+def model_rows() -> list[dict[str, Any]]:
+    """Every preset, smallest first."""
+    rows = [_model_row(name) for name in preset_names()]
+    return sorted(rows, key=lambda row: (row["num_parameters"] or 0, row["name"]))
+
+
+def _model_row(name: str) -> dict[str, Any]:
+    record = preset_record(name)
+    names = preset_aliases()
+    return {
+        "name": name,
+        "aliases": sorted(a for a, preset in names.items() if preset == name and a != name),
+        "model_type": record["model_type"],
+        "num_parameters": record.get("_num_parameters"),
+        **{key: record[key] for key in SIZES},
+        "repo": record.get("_repo", ""),
+    }
+
+
+def models_table(rows: Rows) -> Table:
+    """The presets as a table."""
+    table = plain_table("name", "aliases", "type", "parameters", "layers", "hidden", left=3)
+    for row in rows:
+        short = [alias for alias in row["aliases"] if "/" not in alias]
+        numbers = (str(row[key]) for key in SIZES[:2])
+        count = format_count(row["num_parameters"]) if row["num_parameters"] else ""
+        table.add_row(row["name"], ", ".join(short), row["model_type"], count, *numbers)
+    return table
+
+
+def method_rows() -> list[dict[str, Any]]:
+    """Every method that is modelled, with the workload keys that only some methods take."""
+    return [
+        {
+            "name": name,
+            "about": METHODS[name],
+            "keys": [key for key, methods in METHOD_KEYS.items() if name in methods],
+        }
+        for name in CHOICES["method"].modelled
+    ]
+
+
+def methods_table(rows: Rows) -> Table:
+    """The methods as a table."""
+    table = plain_table("name", "what trains", "keys of its own", left=3)
+    for row in rows:
+        table.add_row(row["name"], row["about"], ", ".join(row["keys"]))
+    return table
+
+
+def gpu_rows() -> list[dict[str, Any]]:
+    """Every card of the catalogue, with the source of its figures."""
+    devices = [load_device(name) for name in device_names()]
+    return [
+        {
+            "name": device.name,
+            "title": device.title,
+            "aliases": list(device.aliases),
+            "compute_capability": list(device.compute_capability),
+            "capacity_bytes": device.capacity_bytes,
+            "context_bytes": device.context_bytes,
+            "source": device.source,
+            "context_source": device.context_source,
+        }
+        for device in devices
+    ]
+
+
+def gpus_table(rows: Rows) -> Table:
+    """The cards as a table."""
+    table = plain_table("name", "title", "sm", "GiB", "context", left=2)
+    for row in rows:
+        capability = ".".join(map(str, row["compute_capability"]))
+        capacity, context = format_gib(row["capacity_bytes"]), format_size(row["context_bytes"])
+        table.add_row(row["name"], row["title"], capability, capacity, context)
+    return table
