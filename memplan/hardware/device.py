@@ -96,8 +96,8 @@ def _of_capacity(text: str) -> Device:
 @lru_cache(maxsize=1)
 def _catalogue() -> dict[str, Device]:
     tables = files.read_mapping(CATALOGUE)
-    contexts = tables.pop("contexts")
-    return {name: _device(name, table, contexts) for name, table in tables.items()}
+    architectures = tables["architectures"]
+    return {name: _device(name, card, architectures) for name, card in tables["cards"].items()}
 
 
 @lru_cache(maxsize=1)
@@ -106,20 +106,20 @@ def _aliases() -> dict[str, str]:
     return names | {a: d.name for d in _catalogue().values() for a in d.aliases}
 
 
-def _device(name: str, table: Mapping[str, Any], contexts: Mapping[str, Any]) -> Device:
-    major, minor = table["compute_capability"]
-    context = contexts[f"sm_{major}{minor}"]
+def _device(name: str, card: Mapping[str, Any], architectures: Mapping[str, Any]) -> Device:
+    major, _, minor = card["compute_capability"].partition(".")
+    architecture = architectures[card["compute_capability"]]
     return Device(
         name=name,
-        title=table["title"],
-        compute_capability=(major, minor),
-        sm_count=table["sm_count"],
-        threads_per_sm=table["threads_per_sm"],
-        shared_memory_per_block=table["shared_memory_per_block_kib"] * KIB,
-        l2_cache_bytes=table["l2_cache_mib"] * MIB,
-        capacity_bytes=table["capacity_bytes"],
-        context_bytes=context["context_bytes"],
-        aliases=tuple(table["aliases"]),
-        source=table["source"],
-        context_source=context["source"],
+        title=card["title"],
+        compute_capability=(int(major), int(minor)),
+        sm_count=card["sm_count"],
+        threads_per_sm=architecture["threads_per_sm"],
+        shared_memory_per_block=architecture["shared_memory_per_block_kib"] * KIB,
+        l2_cache_bytes=card["l2_cache_mib"] * MIB,
+        capacity_bytes=card["capacity_bytes"],
+        context_bytes=card["context_mib"] * MIB,
+        aliases=tuple(card["aliases"]),
+        source=card["source"],
+        context_source=card["context_source"],
     )
