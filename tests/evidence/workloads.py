@@ -90,6 +90,7 @@ def draw(seed: int) -> Json:
     draw_attention(r, w)
     draw_options(r, w)
     draw_optimizer(r, w)
+    draw_flash(r, w)
     return {key: value for key, value in w.items() if DEFAULTS.get(key, ()) != value}
 
 
@@ -238,13 +239,9 @@ def draw_shape(r: random.Random, w: Json, real: bool) -> None:
 
 
 def draw_attention(r: random.Random, w: Json) -> None:
-    """The attention kernel and the mask; flash takes 16 bits and no mask."""
+    """The attention kernel and the mask."""
     w["attention_mask"] = r.choice(("none", "none", "none", "padding"))
     kernels = ["sdpa"] * 8 + ["eager"] * 3 + ["sdpa-math", "sdpa-math", "sdpa-efficient"]
-    half = w["dtype"] != "float32" or w["autocast"] != "none"
-    windowed = "sliding_window" in w["model"]
-    if half and w["attention_mask"] == "none" and not windowed:
-        kernels.append("sdpa-flash")
     w["attention"] = r.choice(kernels)
     quadratic = w["attention"] in ("eager", "sdpa-math") or w["attention_mask"] == "padding"
     if quadratic and w["seq_len"] > 2048:
@@ -266,3 +263,11 @@ def draw_optimizer(r: random.Random, w: Json) -> None:
         w["max_grad_norm"] = 0.0
     if w["autocast"] == "float16" and w["dtype"] == "float16" and w["method"] == "full":
         w["autocast"] = "none"
+
+
+def draw_flash(r: random.Random, w: Json) -> None:
+    """Now and then flash attention is forced: it takes 16 bits and no mask."""
+    half = w["dtype"] != "float32" or w["autocast"] != "none"
+    masked = w["attention_mask"] != "none" or w["model"].get("sliding_window")
+    if half and not masked and w["attention"] == "sdpa" and maybe(r, 0.2):
+        w["attention"] = "sdpa-flash"
