@@ -6,6 +6,35 @@ from dataclasses import dataclass
 
 KIB, MIB = 1 << 10, 1 << 20
 
+Capability = tuple[int, int]
+
+# The architectures that torch 2.14.1+cu130 holds machine code for.
+# Source: its kernels' names carry the namespace `THRUST_300001_SM_750_800_860_900_1000_1200_NS`.
+BUILT: tuple[Capability, ...] = ((7, 5), (8, 0), (8, 6), (9, 0), (10, 0), (12, 0))
+
+# Items a tile by the oldest architecture that uses them: threads x items per thread.
+# Source: NVIDIA/cccl v3.0.1 `cub/device/dispatch/tuning/tuning_unique_by_key.cuh`,
+# policy_hub<long, long>.
+UNIQUE_TILES: dict[Capability, int] = {
+    (7, 5): 64 * 5,  # DefaultPolicy<11, 64>: 11 four-byte items are 5 of eight bytes
+    (8, 0): 192 * 7,  # sm80_tuning<8, 8>
+    (8, 6): 64 * 5,  # DefaultPolicy<11, 64> again
+    (9, 0): 448 * 11,  # sm90_tuning<8, 8>
+}
+# Source: NVIDIA/cccl v3.0.1 `cub/device/dispatch/tuning/tuning_radix_sort.cuh`, OnesweepPolicy of
+# policy_hub<long, OpaqueType<8>, unsigned long long>.
+SORT_TILES: dict[Capability, int] = {
+    (7, 5): 256 * 11,  # Policy700: 23 four-byte items
+    (8, 0): 384 * 10,  # Policy800: 21
+    (9, 0): 384 * 12,  # Policy900, OnesweepPolicyKey64: 24
+}
+
+
+def newest(table: dict[Capability, int], capability: Capability) -> int:
+    """The entry of the newest architecture that is not newer than ``capability``."""
+    known = [c for c in table if c <= capability]
+    return table[max(known)] if known else table[min(table)]
+
 
 @dataclass(frozen=True, slots=True)
 class Kernels:
@@ -18,18 +47,23 @@ class Kernels:
         shared_memory_per_block: Most shared memory a block may opt in to. [bytes]
     """
 
-    compute_capability: tuple[int, int] = (8, 0)
+    compute_capability: Capability = (8, 0)
     sm_count: int = 108
     threads_per_sm: int = 2048
     shared_memory_per_block: int = 163 * KIB
 
     @property
+    def built_for(self) -> Capability:
+        """The architecture whose machine code runs: the newest built one the GPU can run."""
+        return max((c for c in BUILT if c <= self.compute_capability), default=BUILT[0])
+
+    @property
     def cublas_workspace_bytes(self) -> int:
-        """Workspace of one cuBLAS handle and stream. [bytes]
+        """Workspace of one cuBLAS handle and stream, which cuBLASLt shares. [bytes]
 
         Source:
             pytorch/pytorch v2.14.1 ``aten/src/ATen/cuda/CublasHandlePool.cpp``
-            ``getChosenWorkspaceSize``: ``:4096:2:16:8`` below sm_90, 32 MiB from it on.
+            ``parseChosenWorkspaceSize``: ``:4096:2:16:8`` below sm_90, 32 MiB from it on.
         """
         if self.compute_capability[0] >= 9:
             return 32 * MIB
@@ -37,12 +71,10 @@ class Kernels:
 
     @property
     def cub_unique_tile(self) -> int:
-        """Items a tile of ``DeviceSelect::UniqueByKey`` on two int64. Inferred from experiments."""
-        if self.compute_capability >= (9, 0):
-            return 4608
-        return 1280 if self.compute_capability == (8, 0) else 320
+        """Items a tile of ``DeviceSelect::UniqueByKey`` on two int64. [elements]"""
+        return newest(UNIQUE_TILES, self.built_for)
 
     @property
     def cub_sort_tile(self) -> int:
-        """Items a tile of ``DeviceRadixSort`` on int64 pairs. Inferred from experiments."""
-        return 4608 if self.compute_capability >= (9, 0) else 3840
+        """Items a tile of ``DeviceRadixSort``, one sweep, on pairs of int64. [elements]"""
+        return newest(SORT_TILES, self.built_for)

@@ -5,7 +5,12 @@ from __future__ import annotations
 from memplan.dtypes import FP32, INT64
 from memplan.engine.autograd import Node, empty_like, needs_grad
 from memplan.engine.ops import cub
+from memplan.engine.sizes import ceil_div, round_up
+from memplan.engine.state import S
 from memplan.engine.tensor import Shape, Storage, Tensor, empty, numel
+
+# EmbeddingBackwardKernel.cu
+ROWS_PER_THREAD, MAX_BLOCK_SIZE, MAX_ATOMIC_BLOCKS_PER_SM = 10, 1024, 4
 
 
 def embedding(ids: Tensor, weight: Tensor) -> Tensor:
@@ -46,10 +51,29 @@ def embedding_dense_backward(grad: Tensor, shape: Shape, n: int) -> Tensor:
     temporary = Storage(cub.scan(most))
     del temporary
     partial_segments = empty((), INT64)
-    rows_per_thread = 10
-    bound = n // rows_per_thread + most
+    bound = n // ROWS_PER_THREAD + most
     partial_segment_offset = empty((bound,), INT64)
-    per_segment = empty((bound, width), FP32)
-    del per_segment, partial_segment_offset, partial_segments, partial_offsets, partials
+    if adds_atomically(most, bound, width):
+        partial_to_segment = empty((bound,), INT64)
+        if grad.dtype is not FP32:
+            accumulated = empty(shape, FP32)
+            del accumulated
+        del partial_to_segment
+    else:
+        per_segment = empty((bound, width), FP32)
+        del per_segment
+    del partial_segment_offset, partial_segments, partial_offsets, partials
     del segments, segment_offsets, original, sorted_indices
     return out
+
+
+def adds_atomically(segments: int, partial_segments: int, width: int) -> bool:
+    """Whether few rows get so many gradients that adding them up in two passes is too slow.
+
+    Source: ``EmbeddingBackwardKernel.cu`` ``use_fused_kernel``.
+    """
+    warped = round_up(width, 32)
+    blocks = ceil_div(segments * warped, min(warped, MAX_BLOCK_SIZE))
+    if blocks >= S.kernels.sm_count * MAX_ATOMIC_BLOCKS_PER_SM:
+        return False
+    return partial_segments > blocks * 4
