@@ -49,31 +49,29 @@ def read_options(args: Iterable[str], params: Iterable[Any], *, program: str) ->
         if flag.startswith("--no-") and "--" + flag[5:] in OPTIONAL_VALUE:
             flag, equals, value = "--" + flag[5:], "=", "false"
         if flag not in by_flag:
-            raise _unexpected(flag + equals + value, by_flag, program)
+            raise _unexpected(flag, by_flag, program)
         param = by_flag[flag]
         if getattr(param, "is_flag", False):
+            if equals:
+                raise ConfigError(f"{flag} takes no value. See {program} --help.")
             given[param.name] = True
         else:
-            given[param.name] = value if equals else _next_value(flag, words, by_flag, program)
+            given[param.name] = value if equals else _next_value(flag, words, program)
     return given
 
 
-def _next_value(flag: str, words: deque[str], known: Iterable[str], program: str) -> str:
-    has_value = bool(words) and words[0].partition("=")[0] not in (*known, *_negated())
-    if has_value:
+def _next_value(flag: str, words: deque[str], program: str) -> str:
+    """The word after a flag, which may be a negative number but no other flag."""
+    if words and not words[0].startswith("--"):
         return words.popleft()
     if flag in OPTIONAL_VALUE:
         return "true"
     raise ConfigError(f"{flag} needs a value. See {program} --help.")
 
 
-def _negated() -> tuple[str, ...]:
-    return tuple("--no-" + flag[2:] for flag in OPTIONAL_VALUE)
-
-
 def _unexpected(word: str, known: Iterable[str], program: str) -> ConfigError:
     if word.startswith("-"):
-        return unknown("flag", word.partition("=")[0], known, program=program)
+        return unknown("flag", word, known, program=program)
     return ConfigError(f"unexpected argument {word[:80]!r}. See {program} --help.")
 
 
