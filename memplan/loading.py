@@ -1,39 +1,172 @@
-"""``from_pretrained``: the order in which a checkpoint's tensors reach the device.
+"""Loading a model onto the device: the order in which its parameters are allocated.
 
-One warm-up block of the sum of all is made and freed; then parameters in the natural order of their
-names; then buffers.
+Models are built on the meta device, as ``from_pretrained`` builds them; here they get their
+storage. The order decides where blocks lie, so what the allocator can reuse later.
 
-Source: huggingface/transformers v5.18.0 core_model_loading.py, modeling_utils.py
-``caching_allocator_warmup``.
+Source: huggingface/transformers v5.18.0 modeling_utils.py, core_model_loading.py.
 """
 
 from __future__ import annotations
 
-import re
+from collections.abc import Iterator
+from typing import NamedTuple
 
-from memplan.engine import S, Storage
-from memplan.engine.nn import Module, building_layer
-from memplan.engine.tensor import numel
+from memplan.dtypes import FP32, INT64
+from memplan.engine.nn import Module
+from memplan.engine.state import S
+from memplan.engine.tape import OUTSIDE
+from memplan.engine.tensor import Storage, Tensor, numel
+from memplan.models.rope import RotaryEmbedding
+from memplan.quantization import replace_linears
+from memplan.quantization.base import QuantizedLinear
 
-
-def natural(name: str) -> list[tuple[int, str]]:
-    """A sort key by which ``layers.10`` comes after ``layers.9``."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"\.", name)]
-
-
-def load(model: Module) -> None:
-    """Give every parameter of a model on the meta device its storage."""
-    entries = [
-        (name, p, numel(p.shape) * p.dtype.itemsize) for name, _, _, p in model.named_parameters()
-    ]
-    warmup = Storage(sum(n * p.copies for _, p, n in entries) // 2 * 2)
-    del warmup
-    for _, p, nbytes in sorted(entries, key=lambda e: natural(e[0])):
-        with building_layer(p.layer, p.copies):
-            p.storage = Storage(nbytes)
-    model.model.rotary_emb.materialize()  # type: ignore[attr-defined]
+GIB = 1 << 30
+WARMUP_MARGIN = 1.2 * GIB
+"""What the warm-up leaves free of a device. [bytes]"""
 
 
-def build_on_meta() -> None:
-    """Parameters that are made from here on have no storage."""
-    S.meta = True
+def load(model: Module, quantization: str = "none", total_memory: int | None = None) -> None:
+    """Give a model that was built on the meta device its memory, as ``from_pretrained`` does.
+
+    Args:
+        model: The model; its linear layers are replaced if they are quantised.
+        quantization: The workload's key.
+        total_memory: What the device says it has. [bytes]
+    """
+    if quantization != "none":
+        replace_linears(model, quantization)
+    load_pretrained(model, total_memory)
+
+
+class Entry(NamedTuple):
+    """One parameter of the checkpoint."""
+
+    name: str
+    owner: Module
+    tensor: Tensor
+
+    @property
+    def is_quantized(self) -> bool:
+        """Whether it is packed on the way."""
+        return isinstance(self.owner, QuantizedLinear) and self.tensor is self.owner.weight
+
+    @property
+    def bits(self) -> int:
+        """What all its copies count in the warm-up. [bits]"""
+        if self.is_quantized:
+            assert isinstance(self.owner, QuantizedLinear)
+            return self.owner.num_elements * self.owner.bits * self.tensor.copies
+        return 8 * numel(self.tensor.shape) * self.tensor.dtype.itemsize * self.tensor.copies
+
+    def load(self) -> None:
+        """Allocate it, as its layer's."""
+        S.tape.enter(self.tensor.layer)
+        if self.is_quantized:
+            assert isinstance(self.owner, QuantizedLinear)
+            self.owner.load_weight()
+        else:
+            materialize(self.tensor)
+
+
+def materialize(t: Tensor) -> None:
+    """A block for a parameter that was made on the meta device."""
+    t.storage = Storage(numel(t.shape) * t.dtype.itemsize)
+
+
+def entries(model: Module) -> Iterator[Entry]:
+    """The checkpoint's parameters; a tied head is not among them."""
+    for name, owner, _, tensor in model.named_parameters():
+        yield Entry(name, owner, tensor)
+
+
+def load_pretrained(model: Module, total_memory: int | None = None) -> None:
+    """``from_pretrained`` on one device: a warm-up block, parameters by name, rotary buffers.
+
+    Quantised weights are packed as they come, one after the other. Others are read by a pool of
+    threads, whose order is not
+    fixed: a tensor may overtake a larger one. Inferred: requested and allocated bytes do not depend
+    on it, because large blocks are all cut from the one of the warm-up and small ones are always
+    split; reserved bytes can, by a small segment.
+
+    Args:
+        model: Built on the meta device.
+        total_memory: What the device says it has; without it the warm-up is not held back. [bytes]
+
+    Source:
+        ``_load_pretrained_model``, ``convert_and_load_state_dict_in_model``,
+        ``_move_missing_keys_from_meta_to_device``.
+    """
+    checkpoint = list(entries(model))
+    warm_up(checkpoint, total_memory)
+    for entry in sorted(checkpoint, key=lambda e: natural_key(e.name)):
+        entry.load()
+    S.tape.enter(OUTSIDE)
+    for module in model.modules():
+        if isinstance(module, RotaryEmbedding):
+            module.materialize()
+
+
+def warm_up(checkpoint: list[Entry], total_memory: int | None) -> None:
+    """``caching_allocator_warmup``: an fp16 tensor as large as the model, dropped at once.
+
+    Nothing is reserved when a run starts, so no part of it is there already.
+    """
+    byte_count = sum(e.bits for e in checkpoint) / 8
+    if total_memory is not None:
+        byte_count = min(byte_count, total_memory - WARMUP_MARGIN)
+    Storage(int(byte_count // 2) * 2)
+
+
+def natural_key(name: str) -> list[tuple[int, int | str]]:
+    """``dot_natural_key``: numbers by value and before words."""
+    return [(0, int(part)) if part.isdigit() else (1, part) for part in name.split(".")]
+
+
+def load_from_config(model: Module) -> None:
+    """``from_config`` on the device: parameters in the order in which modules register them.
+
+    A tied head is made, then replaced by the embedding.
+    """
+    loaded: set[int] = set()
+    for module in model.modules():
+        if isinstance(module, RotaryEmbedding):
+            make_rotary_buffers(module)
+        for tensor in vars(module).values():
+            if isinstance(tensor, Tensor):
+                make_parameter(tensor, module, loaded)
+    S.tape.enter(OUTSIDE)
+
+
+def make_parameter(t: Tensor, owner: Module, loaded: set[int]) -> None:
+    """A parameter, or a block that dies at once for one that is tied."""
+    S.tape.enter(t.layer)
+    if id(t) in loaded:
+        Storage(numel(t.shape) * t.dtype.itemsize)
+        return
+    loaded.add(id(t))
+    materialize(t)
+
+
+def make_rotary_buffers(rotary: RotaryEmbedding) -> None:
+    """The constructor computes and clones frequencies; ``_init_weights`` computes them again."""
+    S.tape.enter(OUTSIDE)
+    n = rotary.dim // 2 * FP32.itemsize
+    rotary.inv_freq, rotary.original_inv_freq = inverse_frequencies(n), Storage(n)
+    inverse_frequencies(n)
+
+
+def inverse_frequencies(nbytes: int) -> Storage:
+    """``1.0 / (base ** (torch.arange(0, dim, 2).float() / dim))`` on the device.
+
+    Source: huggingface/transformers v5.18.0 modeling_rope_utils.py.
+    """
+    positions = Storage(nbytes)
+    fractions = Storage(nbytes)
+    del positions
+    powers = Storage(nbytes)
+    base = Storage(INT64.itemsize)
+    del base, fractions
+    reciprocals = Storage(nbytes)
+    out = Storage(nbytes)
+    del reciprocals, powers
+    return out

@@ -22,6 +22,7 @@ from memplan.models.config import ModelConfig
 from memplan.optimizers import OPTIMIZERS
 from memplan.optimizers.clip import clip_grad_norm
 from memplan.optimizers.grad_scaler import GradScaler
+from memplan.quantization import prepare_model_for_kbit_training
 from memplan.workload import Workload
 
 
@@ -39,8 +40,10 @@ def train(workload: Workload, config: ModelConfig, depth: Depth, steps: int) -> 
 def prepare(workload: Workload, config: ModelConfig, depth: Depth) -> Any:
     """The model, loaded and adapted."""
     model = build_model(config, workload, depth)
-    load(model)
+    load(model, workload.quantization)
     S.tape.end_phase("load")
+    if workload.prepares_kbit:
+        prepare_model_for_kbit_training(model)
     apply_checkpointing(model, workload)
     apply_method(model, workload)
     S.tape.end_phase("adapter")
@@ -54,7 +57,7 @@ def apply_checkpointing(model: Any, workload: Workload) -> None:
     """
     if workload.activation_checkpointing:
         model.model.checkpointing = workload.activation_checkpointing == "reentrant"
-        model.model.input_require_grads = True
+        model.enable_input_require_grads()
 
 
 class Loop:

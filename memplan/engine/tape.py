@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 OUTSIDE = -1
 """Layer of what belongs to no decoder layer."""
+EMPTY_CACHE = "empty_cache"
+"""Name of the mark, among those of the phases, at which the allocator's cache is emptied."""
 
 
 class PhaseMark(NamedTuple):
@@ -23,7 +25,7 @@ class Tape:
         events: ``>= 0``: a block of so many bytes is allocated, its number is its index here;
             ``< 0``: block ``~event`` is freed.
         layers: (index, layer): from that event on, events belong to this decoder layer.
-        phases: Where phases end.
+        phases: Where phases end, and where the allocator's cache is emptied (``EMPTY_CACHE``).
         origin: What a node of the graph remembers of where it was made: here, the layer.
     """
 
@@ -47,6 +49,13 @@ class Tape:
 
     def claim_gradient(self, number: int) -> None:
         """Block ``number`` is a leaf's gradient: of interest to reports only."""
+
+    def empty_cache(self) -> None:
+        """``torch.cuda.empty_cache()``: no block is freed, but segments without one go back."""
+        self.end_phase(EMPTY_CACHE)
+
+    def watch(self, root: object) -> None:
+        """Modules are named as seen from ``root``: of interest to reports only."""
 
     def enter(self, origin: int) -> None:
         """What follows belongs to this layer, until the next call."""

@@ -67,10 +67,18 @@ def inject(model: Module, workload: Workload) -> list[LoraLinear]:
                 layer = getattr(child, "weight", None)
                 place = (layer.layer, layer.copies) if layer is not None else (OUTSIDE, 1)
                 with building_layer(*place):
-                    new = LoraLinear(child, workload.rank, workload.dropout)
+                    new = lora_class(child)(child, workload.rank, workload.dropout)
                 setattr(m, name, new)
                 made.append(new)
     return made
+
+
+def lora_class(base_layer: Linear) -> type[LoraLinear]:
+    """Which wrapper a layer gets: PEFT's dispatch by the class of the base layer."""
+    from memplan.methods.lora_bnb import LoraLinear4bit, LoraLinear8bitLt
+
+    classes: dict[int, type[LoraLinear]] = {4: LoraLinear4bit, 8: LoraLinear8bitLt}
+    return classes.get(getattr(base_layer, "bits", 0), LoraLinear)
 
 
 def is_target(name: str, workload: Workload) -> bool:

@@ -1,0 +1,6 @@
+"""Quantised base models: bitsandbytes 4-bit and int8 under transformers and PEFT."""
+
+from memplan.quantization.prepare import prepare_model_for_kbit_training
+from memplan.quantization.schemes import replace_linears
+
+__all__ = ["prepare_model_for_kbit_training", "replace_linears"]
