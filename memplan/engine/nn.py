@@ -80,24 +80,39 @@ class Module:
 class Linear(Module):
     """``torch.nn.Linear``."""
 
-    def __init__(self, in_features: int, out_features: int, dtype: DType) -> None:
+    def __init__(
+        self, in_features: int, out_features: int, dtype: DType, bias: bool = False
+    ) -> None:
         self.weight = parameter((out_features, in_features), dtype)
+        self.bias = parameter((out_features,), dtype) if bias else None
         self.in_features, self.out_features, self.compute_dtype = in_features, out_features, dtype
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (..., in_features) -> (..., out_features)."""
+        if self.bias is not None:
+            return matmul.biased_linear(x, self.weight, self.bias)
         return matmul.linear(x, self.weight)
 
 
 class Embedding(Module):
-    """``torch.nn.Embedding``."""
+    """``torch.nn.Embedding``.
+
+    Attributes:
+        output_requires_grad: A forward hook of ``enable_input_require_grads``: the output becomes a
+            leaf that wants a gradient, unless it is in the graph already.
+            Source: huggingface/transformers v5.18.0 modeling_utils.py.
+    """
 
     def __init__(self, num_embeddings: int, embedding_dim: int, dtype: DType) -> None:
         self.weight = parameter((num_embeddings, embedding_dim), dtype)
+        self.output_requires_grad = False
 
     def forward(self, ids: Tensor) -> Tensor:
         """ids: (...) -> (..., embedding_dim)."""
-        return embedding_op.embedding(ids, self.weight)
+        out = embedding_op.embedding(ids, self.weight)
+        if self.output_requires_grad:
+            out.requires_grad = True
+        return out
 
 
 class RMSNorm(Module):

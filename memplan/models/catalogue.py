@@ -8,9 +8,17 @@ from memplan.engine.repeat import Depth
 from memplan.errors import unknown_name
 from memplan.models.config import ModelConfig
 from memplan.models.llama import LlamaForCausalLM
+from memplan.models.mistral import MistralForCausalLM
+from memplan.models.qwen2 import Qwen2ForCausalLM
+from memplan.models.qwen3 import Qwen3ForCausalLM
 from memplan.workload import Workload
 
-FAMILIES = {"llama": LlamaForCausalLM}
+FAMILIES: dict[str, type[LlamaForCausalLM]] = {
+    "llama": LlamaForCausalLM,
+    "mistral": MistralForCausalLM,
+    "qwen2": Qwen2ForCausalLM,
+    "qwen3": Qwen3ForCausalLM,
+}
 
 
 def build_model(config: ModelConfig, workload: Workload, depth: Depth) -> LlamaForCausalLM:
@@ -21,4 +29,5 @@ def build_model(config: ModelConfig, workload: Workload, depth: Depth) -> LlamaF
     S.meta = True
     model = family(config, DTYPES[workload.dtype], workload.attention, depth)
     S.meta = False
+    model.model.use_cache = workload.use_cache
     return model

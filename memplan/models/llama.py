@@ -1,125 +1,127 @@
 """Llama as transformers runs it. Local variables live as long here as there.
 
-Source: huggingface/transformers v5.18.0 models/llama/modeling_llama.py.
+The other families are this one with another attention or other masks, as in transformers' own
+modular files.
+
+Source: huggingface/transformers v5.18.0 models/llama/modeling_llama.py, modeling_layers.py,
+utils/generic.py ``merge_with_config_defaults``.
 """
 
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import ClassVar, NamedTuple
 
 from memplan.dtypes import INT64, DType
 from memplan.engine import S, Tensor
 from memplan.engine.checkpoint import checkpoint
 from memplan.engine.nn import Embedding, Linear, Module, RMSNorm, building_layer
-from memplan.engine.ops.attention import efficient_attention, flash_attention
-from memplan.engine.ops.matmul import matmul, softmax_float
-from memplan.engine.ops.pointwise import add, add_number, mul, scale, silu, to
-from memplan.engine.ops.views import contiguous, expand, reshape, transpose, unsqueeze, view
+from memplan.engine.ops.pointwise import add, add_number, mul, silu
+from memplan.engine.ops.views import reshape, transpose, unsqueeze, view
 from memplan.engine.repeat import Depth
 from memplan.engine.tape import OUTSIDE
 from memplan.engine.tensor import empty
+from memplan.models.attention import attention_function
+from memplan.models.cache import DynamicCache
 from memplan.models.config import ModelConfig
 from memplan.models.loss import causal_lm_loss
 from memplan.models.masks import create_causal_mask
 from memplan.models.rope import RotaryEmbedding, apply_rotary_pos_emb
 
+Masks = dict[str, Tensor | None]
+FULL, SLIDING = "full_attention", "sliding_attention"
+
+
+class BaseModelOutput(NamedTuple):
+    """``BaseModelOutputWithPast``."""
+
+    last_hidden_state: Tensor
+    past_key_values: DynamicCache | None
+
+
+class CausalLMOutput(NamedTuple):
+    """``CausalLMOutputWithPast``: what a loop that keeps its outputs keeps.
+
+    The logits are the head's own, not those in fp32 that the loss was taken of.
+    """
+
+    loss: Tensor
+    logits: Tensor
+    past_key_values: DynamicCache | None
+
 
 class Attention(Module):
     """``LlamaAttention``."""
 
-    def __init__(self, c: ModelConfig, dtype: DType, implementation: str) -> None:
-        self.heads, self.kv_heads, self.head_dim = (
-            c.num_attention_heads,
-            c.num_key_value_heads,
-            c.head_dim,
-        )
-        self.implementation = implementation
-        self.q_proj = Linear(c.hidden_size, self.heads * self.head_dim, dtype)
-        self.k_proj = Linear(c.hidden_size, self.kv_heads * self.head_dim, dtype)
-        self.v_proj = Linear(c.hidden_size, self.kv_heads * self.head_dim, dtype)
-        self.o_proj = Linear(self.heads * self.head_dim, c.hidden_size, dtype)
+    def __init__(self, c: ModelConfig, dtype: DType, implementation: str, layer_idx: int) -> None:
+        self.layer_idx, self.head_dim = layer_idx, c.head_dim
+        self.num_key_value_groups = c.num_key_value_groups
+        self.attention = attention_function(implementation)
+        query, key = c.num_attention_heads * c.head_dim, c.num_key_value_heads * c.head_dim
+        self.q_proj = Linear(c.hidden_size, query, dtype, bias=c.qkv_bias)
+        self.k_proj = Linear(c.hidden_size, key, dtype, bias=c.qkv_bias)
+        self.v_proj = Linear(c.hidden_size, key, dtype, bias=c.qkv_bias)
+        self.o_proj = Linear(query, c.hidden_size, dtype, bias=c.o_bias)
 
     def forward(
         self,
         hidden_states: Tensor,
         position_embeddings: tuple[Tensor, Tensor],
-        mask: Tensor | None,
+        attention_mask: Tensor | None,
+        past_key_values: DynamicCache | None,
     ) -> tuple[Tensor, Tensor | None]:
         """hidden_states: (B, S, hidden_size)."""
-        B, N, _ = hidden_states.shape
-        q_shape = (B, N, self.heads, self.head_dim)
-        kv_shape = (B, N, self.kv_heads, self.head_dim)
-        query_states = transpose(view(self.q_proj(hidden_states), q_shape), 1, 2)
-        key_states = transpose(view(self.k_proj(hidden_states), kv_shape), 1, 2)
-        value_states = transpose(view(self.v_proj(hidden_states), kv_shape), 1, 2)
+        query_states = transpose(self.query(hidden_states), 1, 2)
+        key_states = transpose(self.key(hidden_states), 1, 2)
+        value_states = transpose(self.heads(self.v_proj(hidden_states)), 1, 2)
         cos, sin = position_embeddings
         query_states, key_states = apply_rotary_pos_emb(query_states, key_states, cos, sin)
-        interface = eager_attention if self.implementation == "eager" else sdpa_attention
-        attn_output, attn_weights = interface(self, query_states, key_states, value_states, mask)
-        attn_output = reshape(attn_output, (B, N, self.heads * self.head_dim))
+        if past_key_values is not None:
+            key_states, value_states = past_key_values.update(
+                key_states, value_states, self.layer_idx
+            )
+        attn_output, attn_weights = self.attention(
+            self, query_states, key_states, value_states, attention_mask
+        )
+        B, N, heads, head_dim = attn_output.shape
+        attn_output = reshape(attn_output, (B, N, heads * head_dim))
         attn_output = self.o_proj(attn_output)
         return attn_output, attn_weights
 
+    def heads(self, x: Tensor) -> Tensor:
+        """``x.view(*input_shape, -1, head_dim)``: (B, S, heads, head_dim)."""
+        return view(x, (*x.shape[:-1], x.shape[-1] // self.head_dim, self.head_dim))
 
-def repeat_kv(hidden_states: Tensor, n_rep: int) -> Tensor:
-    """(B, KV, S, D) -> (B, KV * n_rep, S, D)."""
-    batch, num_key_value_heads, slen, head_dim = hidden_states.shape
-    if n_rep == 1:
-        return hidden_states
-    hidden_states = expand(
-        unsqueeze(hidden_states, 2), (batch, num_key_value_heads, n_rep, slen, head_dim)
-    )
-    return reshape(hidden_states, (batch, num_key_value_heads * n_rep, slen, head_dim))
+    def query(self, hidden_states: Tensor) -> Tensor:
+        """Queries before the rotation: (B, S, heads, head_dim)."""
+        return self.heads(self.q_proj(hidden_states))
 
-
-def sdpa_attention(
-    module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None
-) -> tuple[Tensor, None]:
-    """``integrations/sdpa_attention.py``: grouped heads in the kernel unless there is a mask."""
-    if mask is not None:
-        key = repeat_kv(key, module.heads // module.kv_heads)
-        value = repeat_kv(value, module.heads // module.kv_heads)
-        attn_output = efficient_attention(query, key, value, mask)
-    else:
-        attn_output = flash_attention(query, key, value)
-    attn_output = contiguous(transpose(attn_output, 1, 2))
-    return attn_output, None
-
-
-def eager_attention(
-    module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    """``eager_attention_forward``."""
-    key_states = repeat_kv(key, module.heads // module.kv_heads)
-    value_states = repeat_kv(value, module.heads // module.kv_heads)
-    attn_weights = scale(matmul(query, transpose(key_states, 2, 3)))
-    assert mask is not None
-    attn_weights = add(attn_weights, mask)
-    attn_weights = to(softmax_float(attn_weights), query.dtype)
-    attn_output = matmul(attn_weights, value_states)
-    attn_output = contiguous(transpose(attn_output, 1, 2))
-    return attn_output, attn_weights
+    def key(self, hidden_states: Tensor) -> Tensor:
+        """Keys before the rotation: (B, S, heads, head_dim)."""
+        return self.heads(self.k_proj(hidden_states))
 
 
 class MLP(Module):
     """``LlamaMLP``."""
 
     def __init__(self, c: ModelConfig, dtype: DType) -> None:
-        self.gate_proj = Linear(c.hidden_size, c.intermediate_size, dtype)
-        self.up_proj = Linear(c.hidden_size, c.intermediate_size, dtype)
-        self.down_proj = Linear(c.intermediate_size, c.hidden_size, dtype)
+        self.gate_proj = Linear(c.hidden_size, c.intermediate_size, dtype, bias=c.mlp_bias)
+        self.up_proj = Linear(c.hidden_size, c.intermediate_size, dtype, bias=c.mlp_bias)
+        self.down_proj = Linear(c.intermediate_size, c.hidden_size, dtype, bias=c.mlp_bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (B, S, hidden_size)."""
-        return self.down_proj(mul(silu(self.gate_proj(x)), self.up_proj(x)))  # type: ignore[no-any-return]
+        down_proj: Tensor = self.down_proj(mul(silu(self.gate_proj(x)), self.up_proj(x)))
+        return down_proj
 
 
 class DecoderLayer(Module):
     """``LlamaDecoderLayer``."""
 
-    def __init__(self, c: ModelConfig, dtype: DType, implementation: str) -> None:
-        self.self_attn = Attention(c, dtype, implementation)
+    attention_class: ClassVar[type[Attention]] = Attention
+
+    def __init__(self, c: ModelConfig, dtype: DType, implementation: str, layer_idx: int) -> None:
+        self.self_attn = self.attention_class(c, dtype, implementation, layer_idx)
         self.mlp = MLP(c, dtype)
         self.input_layernorm = RMSNorm(c.hidden_size, dtype)
         self.post_attention_layernorm = RMSNorm(c.hidden_size, dtype)
@@ -127,14 +129,17 @@ class DecoderLayer(Module):
     def forward(
         self,
         hidden_states: Tensor,
-        position_embeddings: tuple[Tensor, Tensor],
-        mask: Tensor | None,
+        attention_mask: Tensor | None,
         position_ids: Tensor,
+        past_key_values: DynamicCache | None,
+        position_embeddings: tuple[Tensor, Tensor],
     ) -> Tensor:
         """hidden_states: (B, S, hidden_size)."""
         residual = hidden_states
         hidden_states = self.input_layernorm(hidden_states)
-        hidden_states, _ = self.self_attn(hidden_states, position_embeddings, mask)
+        hidden_states, _ = self.self_attn(
+            hidden_states, position_embeddings, attention_mask, past_key_values
+        )
         hidden_states = add(residual, hidden_states)
         residual = hidden_states
         hidden_states = self.post_attention_layernorm(hidden_states)
@@ -148,67 +153,102 @@ class LlamaModel(Module):
 
     Attributes:
         checkpointing: ``None``, or ``use_reentrant`` of activation checkpointing.
-        input_require_grads: ``enable_input_require_grads`` was called.
+        use_cache: ``config.use_cache``.
     """
+
+    layer_class: ClassVar[type[DecoderLayer]] = DecoderLayer
 
     def __init__(self, c: ModelConfig, dtype: DType, implementation: str, depth: Depth) -> None:
         self.embed_tokens = Embedding(c.vocab_size, c.hidden_size, dtype)
         self.layers = []
         for i in range(depth.run):
             with building_layer(i, depth.copies(i)):
-                self.layers.append(DecoderLayer(c, dtype, implementation))
+                self.layers.append(self.layer_class(c, dtype, implementation, i))
         self.norm = RMSNorm(c.hidden_size, dtype)
-        self.rotary_emb = RotaryEmbedding(c.head_dim)
+        self.rotary_emb = RotaryEmbedding(c)
         self.implementation = implementation
+        self.sliding_window, self.layer_types = c.sliding_window, c.layer_types
         self.checkpointing: bool | None = None
-        self.input_require_grads = False
+        self.use_cache = False
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
-        """input_ids: (B, S)."""
-        inputs_embeds = self.embed_tokens(input_ids)
-        if self.input_require_grads:
-            inputs_embeds.requires_grad = True
+    def forward(
+        self,
+        input_ids: Tensor | None,
+        attention_mask: Tensor | None,
+        inputs_embeds: Tensor | None = None,
+    ) -> BaseModelOutput:
+        """input_ids: (B, S), or inputs_embeds: (B, S, hidden_size)."""
+        if inputs_embeds is None:
+            inputs_embeds = self.embed_tokens(input_ids)
+        past_key_values = self.new_cache()
         position_ids = add_number(empty((inputs_embeds.shape[1],), INT64))
         position_ids = unsqueeze(position_ids, 0)
-        causal_mask = create_causal_mask(
-            self.implementation, inputs_embeds, attention_mask, position_ids
-        )
+        has_cache = past_key_values is not None
+        causal_masks = self.create_masks(inputs_embeds, attention_mask, position_ids, has_cache)
         hidden_states = inputs_embeds
         position_embeddings = self.rotary_emb(hidden_states, position_ids)
         for i, decoder_layer in enumerate(self.layers):
             S.tape.enter(i)
+            layer = partial(
+                decoder_layer,
+                attention_mask=causal_masks[self.layer_types[i]],
+                position_ids=position_ids,
+                past_key_values=past_key_values,
+                position_embeddings=position_embeddings,
+            )
             if self.checkpointing is None:
-                hidden_states = decoder_layer(
-                    hidden_states, position_embeddings, causal_mask, position_ids
-                )
+                hidden_states = layer(hidden_states)
             else:
-                layer = partial(
-                    decoder_layer,
-                    position_embeddings=position_embeddings,
-                    mask=causal_mask,
-                    position_ids=position_ids,
-                )
                 hidden_states = checkpoint(layer, hidden_states, use_reentrant=self.checkpointing)
-                del layer
+            del layer
         S.tape.enter(OUTSIDE)
-        normed: Tensor = self.norm(hidden_states)
-        return normed
+        hidden_states = self.norm(hidden_states)
+        return BaseModelOutput(hidden_states, past_key_values)
+
+    def new_cache(self) -> DynamicCache | None:
+        """A cache if one is asked for; activation checkpointing turns it off everywhere."""
+        if not self.use_cache or self.checkpointing is not None:
+            return None
+        return DynamicCache(self.layer_types, self.sliding_window)
+
+    def create_masks(
+        self,
+        inputs_embeds: Tensor,
+        attention_mask: Tensor | None,
+        position_ids: Tensor,
+        has_cache: bool,
+    ) -> Masks:
+        """The mask of each kind of layer."""
+        args = self.implementation, inputs_embeds, attention_mask, position_ids
+        return {FULL: create_causal_mask(*args, has_cache=has_cache)}
 
 
 class LlamaForCausalLM(Module):
     """``LlamaForCausalLM``."""
 
+    model_class: ClassVar[type[LlamaModel]] = LlamaModel
+
     def __init__(self, c: ModelConfig, dtype: DType, implementation: str, depth: Depth) -> None:
-        self.model = LlamaModel(c, dtype, implementation, depth)
+        self.model = self.model_class(c, dtype, implementation, depth)
         self.lm_head = Linear(c.hidden_size, c.vocab_size, dtype)
         if c.tie_word_embeddings:
             self.lm_head.weight = self.model.embed_tokens.weight
 
+    def enable_input_require_grads(self) -> None:
+        """The embedding's output wants a gradient, whether or not its weight trains."""
+        self.model.embed_tokens.output_requires_grad = True
+
     def forward(
-        self, input_ids: Tensor, labels: Tensor, attention_mask: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """(loss, logits)."""
-        hidden_states = self.model(input_ids, attention_mask)
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        *,
+        labels: Tensor,
+    ) -> CausalLMOutput:
+        """Loss and logits of a batch."""
+        outputs: BaseModelOutput = self.model(input_ids, attention_mask, inputs_embeds)
+        hidden_states = outputs.last_hidden_state
         logits = self.lm_head(hidden_states)
         loss = causal_lm_loss(logits, labels)
-        return loss, logits
+        return CausalLMOutput(loss, logits, outputs.past_key_values)

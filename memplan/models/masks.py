@@ -1,12 +1,16 @@
-"""Causal masks. Source: huggingface/transformers v5.18.0 masking_utils.py."""
+"""Causal masks, full and windowed. Source: huggingface/transformers v5.18.0 masking_utils.py.
+
+A mask is made on the device in many small steps; where it would say no more than the kernel's own
+causality, SDPA gets none. Local variables live as long here as there. B batch, N sequence length.
+"""
 
 from __future__ import annotations
 
 from memplan.dtypes import BOOL, INT64, DType
 from memplan.engine import Storage, Tensor, empty
 from memplan.engine.ops import cub
-from memplan.engine.ops.pointwise import add_number, binary, to
-from memplan.engine.ops.views import expand
+from memplan.engine.ops.pointwise import add_number, binary, to, unary
+from memplan.engine.ops.views import expand, unsqueeze
 
 
 def create_causal_mask(
@@ -14,48 +18,98 @@ def create_causal_mask(
     inputs_embeds: Tensor,
     attention_mask: Tensor | None,
     position_ids: Tensor,
+    *,
+    has_cache: bool = False,
+    sliding_window: int | None = None,
 ) -> Tensor | None:
-    """The mask that reaches the attention function, or none where the kernel's own causality will
-    do.
+    """The mask for the attention function, or none where the kernel's own causality will do.
+
+    ``create_causal_mask``; with a window, ``create_sliding_window_causal_mask``.
     """
     batch, n, dtype = inputs_embeds.shape[0], inputs_embeds.shape[1], inputs_embeds.dtype
-    if attention_mask is None:
-        find_packed_sequence_indices(position_ids, batch)
-    else:
+    if attention_mask is not None:
         attention_mask = to(attention_mask, BOOL)
+    elif not has_cache:
+        find_packed_sequence_indices(position_ids, batch)
     if implementation == "eager":
-        return eager_mask(attention_mask, batch, n, dtype)
-    return sdpa_mask(attention_mask, batch, n)
+        return eager_mask(attention_mask, batch, n, dtype, sliding_window)
+    if ignore_causal_mask(attention_mask, n, sliding_window):
+        return None
+    return sdpa_mask(attention_mask, batch, n, sliding_window)
+
+
+def ignore_causal_mask(padding_mask: Tensor | None, n: int, sliding_window: int | None) -> bool:
+    """``_ignore_causal_mask_sdpa``: no padding, and no window that is reached.
+
+    A given padding mask is taken to have padding: it is asked twice, and the answer is no.
+    """
+    if sliding_window is not None and n >= sliding_window:
+        return False
+    if padding_mask is None:
+        return True
+    all_true(padding_mask)
+    all_true(padding_mask)
+    return False
 
 
 def sdpa_mask(
-    padding_mask: Tensor | None, batch: int, n: int, allow_skip: bool = True
-) -> Tensor | None:
-    """A boolean mask over the batch, rows and columns; batch_idx and kv_idx index the padding
-    mask.
-    """
-    if padding_mask is None and allow_skip:
-        return None
-    if allow_skip and padding_mask is not None:
-        all_true(padding_mask)  # _ignore_causal_mask_sdpa asks twice; the answer is taken to be no
-        all_true(padding_mask)
+    padding_mask: Tensor | None, batch: int, n: int, sliding_window: int | None
+) -> Tensor:
+    """A boolean mask over the batch, rows and columns: (B, 1, N, N)."""
     batch_arange, head_arange = empty((batch,), INT64), empty((1,), INT64)
     q_arange = add_number(empty((n,), INT64))
     kv_arange = add_number(empty((n,), INT64))
-    if padding_mask is None:
-        return expand(empty((1, 1, n, n), BOOL), (batch, 1, n, n))
-    result = empty((), BOOL)  # and_masks
-    result = binary(result, empty((1, 1, n, n), BOOL))
-    result = binary(result, index_padding(batch, n))
+    attention_mask = mask_function(padding_mask, batch, q_arange, kv_arange, sliding_window)
+    attention_mask = expand(attention_mask, (batch, 1, n, n))
     del kv_arange, q_arange, head_arange, batch_arange
+    return attention_mask
+
+
+def mask_function(
+    padding_mask: Tensor | None,
+    batch: int,
+    q_arange: Tensor,
+    kv_arange: Tensor,
+    sliding_window: int | None,
+) -> Tensor:
+    """The window, causality and the padding, joined by ``and_masks`` where there are several."""
+    q_idx = unsqueeze(unsqueeze(unsqueeze(q_arange, 0), 0), 3)
+    kv_idx = unsqueeze(unsqueeze(unsqueeze(kv_arange, 0), 0), 0)
+    if padding_mask is None:
+        return pattern(q_idx, kv_idx, sliding_window)
+    result = empty((), BOOL)
+    result = binary(result, pattern(q_idx, kv_idx, sliding_window))
+    result = binary(result, index_padding(batch, kv_idx.shape[-1]))
     return result
 
 
+def pattern(q_idx: Tensor, kv_idx: Tensor, sliding_window: int | None) -> Tensor:
+    """``causal_mask_function``, or ``sliding_window_causal_mask_function``."""
+    if sliding_window is None:
+        return binary(kv_idx, q_idx, BOOL)
+    result = empty((), BOOL)
+    result = binary(result, in_window(q_idx, kv_idx))
+    result = binary(result, binary(kv_idx, q_idx, BOOL))
+    return result
+
+
+def in_window(q_idx: Tensor, kv_idx: Tensor) -> Tensor:
+    """``kv_idx > q_idx - sliding_window``."""
+    return binary(kv_idx, unary(q_idx), BOOL)
+
+
 def index_padding(batch: int, n: int) -> Tensor:
-    """``padding_mask[batch_idx, kv_idx]``: both indices are broadcast and made contiguous."""
-    batch_idx = empty((batch, 1, 1, n), INT64)
-    kv_idx = None if batch == 1 else empty((batch, 1, 1, n), INT64)
-    out = empty((batch, 1, 1, n), BOOL)
+    """``padding_mask[batch_idx, kv_idx]``: (B, 1, 1, N).
+
+    Indices whose broadcast layouts differ are made contiguous.
+
+    Source: pytorch/pytorch v2.14.1 ``aten/src/ATen/native/TensorAdvancedIndexing.cpp``
+    ``AdvancedIndex``.
+    """
+    shape = (batch, 1, 1, n)
+    batch_idx = None if n == 1 else empty(shape, INT64)
+    kv_idx = None if batch == 1 else empty(shape, INT64)
+    out = empty(shape, BOOL)
     del kv_idx, batch_idx
     return out
 
@@ -69,18 +123,17 @@ def all_true(mask: Tensor) -> None:
     del equal, total
 
 
-def eager_mask(padding_mask: Tensor | None, batch: int, n: int, dtype: DType) -> Tensor:
-    """The boolean mask as zeros and the dtype's lowest number."""
-    mask = sdpa_mask(padding_mask, batch, n, allow_skip=False)
-    assert mask is not None
+def eager_mask(
+    padding_mask: Tensor | None, batch: int, n: int, dtype: DType, sliding_window: int | None
+) -> Tensor:
+    """The boolean mask as zeros and the dtype's lowest number; eager attention always gets one."""
+    mask = sdpa_mask(padding_mask, batch, n, sliding_window)
     mask = where_numbers(mask, dtype)
     return mask
 
 
 def where_numbers(mask: Tensor, dtype: DType) -> Tensor:
-    """``torch.where(mask, torch.tensor(0.0, device), number)``: both numbers are made on the
-    device.
-    """
+    """``torch.where(mask, torch.tensor(0.0, device), number)``: numbers on the device, too."""
     zero, lowest = empty((), dtype), empty((), dtype)
     out = empty(mask.shape, dtype)
     del lowest, zero
@@ -88,9 +141,7 @@ def where_numbers(mask: Tensor, dtype: DType) -> Tensor:
 
 
 def find_packed_sequence_indices(position_ids: Tensor, batch: int) -> None:
-    """The check for packed sequences: batch rows (an expanded view) are made real by the
-    arithmetic.
-    """
+    """The check for packed sequences; its arithmetic makes the expanded batch rows real."""
     n = position_ids.shape[1]
     first_dummy_value = empty((batch, 1), INT64)
     joined = empty((batch, n + 1), INT64)

@@ -5,10 +5,12 @@ B batch, H query heads, KV key/value heads, N query length, M key length, D head
 
 from __future__ import annotations
 
+from typing import Any
+
 from memplan.dtypes import FP32, INT64, DType
 from memplan.engine.autograd import Node, needs_grad
 from memplan.engine.kernels import KIB
-from memplan.engine.ops.pointwise import cast
+from memplan.engine.ops.pointwise import Meta, cast
 from memplan.engine.ops.views import swap, transposed
 from memplan.engine.sizes import ceil_div, per_cell, round_up
 from memplan.engine.state import S
@@ -18,6 +20,11 @@ from memplan.engine.tensor import Tensor, empty, restrided, strides_of
 def heads_last(x: Tensor) -> Tensor:
     """(B, N, H, D) in memory, seen as (B, H, N, D) by a view made inside the kernel."""
     return restrided(x, swap(x.shape, 1, 2), swap(strides_of(x), 1, 2))
+
+
+def empty_in_layout_of(x: Any) -> Tensor:
+    """``empty_like``: a block of its own, with the strides of ``x``, which is dense."""
+    return restrided(empty(x.shape, x.dtype), x.shape, x.strides)
 
 
 def head_size_rounded(D: int) -> int:
@@ -56,19 +63,17 @@ def flash(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     dtype, wanted = q.dtype, (q.requires_grad, k.requires_grad, v.requires_grad)
     rounded, width = round_up(N, 128), head_size_rounded(D)
 
+    metas = [Meta(x) for x in (q, k, v)]
+
     def backward(grad: Tensor) -> list[Tensor | None]:
-        grads = [
-            empty((B, N, H, D), dtype),
-            empty((B, M, KV, D), dtype),
-            empty((B, M, KV, D), dtype),
-        ]
+        grads = [empty_in_layout_of(m) for m in metas]
         softmax_d = empty((B, H, rounded), FP32)
         dq_accum = empty((B, rounded, H, width), FP32)
         if KV != H:
             dk_expanded, dv_expanded = empty((B, M, H, D), dtype), empty((B, M, H, D), dtype)
             del dv_expanded, dk_expanded
         del dq_accum, softmax_d
-        return [heads_last(g) if w else None for g, w in zip(grads, wanted, strict=True)]
+        return [g if w else None for g, w in zip(grads, wanted, strict=True)]
 
     node = Node((q, k, v), (k, q, v), backward)
     out, lse, rng_state, unused = flash_forward(q, k)
@@ -78,7 +83,7 @@ def flash(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 def flash_forward(q: Tensor, k: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """``mha_fwd``: out, logsumexp, rng_state, unused."""
     (B, H, N, D), M = q.shape, k.shape[2]
-    out = heads_last(empty((B, N, H, D), q.dtype))
+    out = empty_in_layout_of(q)
     lse = empty((B, H, N), FP32)
     sms = S.kernels.sm_count
     split = per_cell(lambda b, h, n, m: flash_splits(b, h, n, m, D, sms), B, H, N, M)

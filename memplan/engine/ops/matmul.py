@@ -65,6 +65,40 @@ def linear(x: Tensor, weight: Tensor) -> Tensor:
     return node.finish(product(shape, x.dtype))
 
 
+def biased_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """``at::linear`` with a bias, of a contiguous input: view to 2-D, addmm, view, as one node.
+
+    ``addmm: self: maybe_multiply(grad, beta); mat1: mm_mat1_backward; mat2: mm_mat2_backward``.
+    The bias gets the gradient itself, which the engine sums. Source: derivatives.yaml ``addmm``;
+    ``aten/src/ATen/native/Linear.cpp`` ``_flatten_nd_linear``.
+    """
+    if S.autocast is not None:
+        bias = cast(bias)  # arguments are cast from the last to the first
+        weight = cast(weight)
+        x = cast(x)
+    shape = (*x.shape[:-1], weight.shape[0])
+    if not needs_grad(x, weight, bias):
+        return product(shape, x.dtype)
+    a, b, sx, sw, dtype = x.requires_grad, weight.requires_grad, x.shape, weight.shape, x.dtype
+
+    def backward(grad: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        if grad.strides is not None:
+            grad = reshape_raw(grad, (numel(grad.shape[:-1]), grad.shape[-1]))
+        g_x = g_weight = None
+        if a:
+            g_x = product(sx, dtype)
+            g_x.is_view = len(sx) > 2  # view
+        if b:
+            g_weight = product(sw, dtype)
+            g_weight.is_view = True  # t()
+        return grad, g_x, g_weight
+
+    saved = ((x,) if b else ()) + ((weight,) if a else ())
+    out = Node((bias, x, weight), saved, backward).finish(product(shape, x.dtype))
+    out.is_view = len(sx) > 2
+    return out
+
+
 def matmul(a: Tensor, b: Tensor) -> Tensor:
     """``at::matmul`` of two 4-D tensors: expand, reshape to 3-D (copies if the layout asks for it),
     bmm, _unsafe_view.

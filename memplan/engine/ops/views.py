@@ -113,6 +113,20 @@ def narrow(x: Tensor, dim: int, length: int) -> Tensor:
     return attach(out, (x,), (), lambda grad: (empty(old, grad.dtype),)) if needs_grad(x) else out
 
 
+def join_one(x: Tensor) -> Tensor:
+    """``torch.cat([empty, x])``, the first one-dimensional without elements: a contiguous copy.
+
+    ``cat: tensors: cat_tensors_backward``: a view of the gradient.
+    """
+    out = empty(x.shape, x.dtype)
+    old = x.shape
+    return (
+        attach(out, (x,), (), lambda grad: (alias(grad, old, grad.strides),))
+        if needs_grad(x)
+        else out
+    )
+
+
 def half(x: Tensor) -> Tensor:
     """``x[..., : n / 2]`` or ``x[..., n / 2 :]``: the same to us."""
     return narrow(x, -1, x.shape[-1] // 2)

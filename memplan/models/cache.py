@@ -1,0 +1,66 @@
+"""Keys and values that a forward with ``use_cache`` keeps.
+
+In training nobody reads them, but the model's output holds them: what they cost is a copy of every
+layer's keys and values for as long as that output lives.
+
+Source: huggingface/transformers v5.18.0 cache_utils.py ``DynamicLayer``,
+``DynamicSlidingWindowLayer``.
+"""
+
+from __future__ import annotations
+
+from memplan.dtypes import INT64
+from memplan.engine import Tensor, empty
+from memplan.engine.ops.views import join_one, narrow
+
+SEQUENCE = -2
+
+
+class DynamicLayer:
+    """One layer's keys and values, joined to an empty tensor by the first forward."""
+
+    keys: Tensor
+    values: Tensor
+
+    def update(self, key_states: Tensor, value_states: Tensor) -> tuple[Tensor, Tensor]:
+        """The keys and values for attention: copies, which the cache keeps."""
+        self.keys = join_one(key_states)
+        self.values = join_one(value_states)
+        return self.keys, self.values
+
+
+class DynamicSlidingWindowLayer(DynamicLayer):
+    """As above; of the copies it keeps a view of the window, so their whole storage lives."""
+
+    def __init__(self, sliding_window: int) -> None:
+        self.sliding_window = sliding_window
+
+    def update(self, key_states: Tensor, value_states: Tensor) -> tuple[Tensor, Tensor]:
+        """The whole keys and values for attention."""
+        self.sliding_window_tensor = empty((), INT64)  # lazy_initialization moves it to the device
+        full_key_states = join_one(key_states)
+        full_value_states = join_one(value_states)
+        self.keys = self.last(full_key_states)
+        self.values = self.last(full_value_states)
+        return full_key_states, full_value_states
+
+    def last(self, states: Tensor) -> Tensor:
+        """``states[:, :, -sliding_window + 1 :, :]``; a window of one token slices from 0."""
+        length, kept = states.shape[SEQUENCE], self.sliding_window - 1
+        return narrow(states, SEQUENCE, kept if 0 < kept < length else length)
+
+
+class DynamicCache:
+    """A cache for each layer, of the layer's kind."""
+
+    def __init__(self, layer_types: tuple[str, ...], sliding_window: int | None) -> None:
+        self.layers = [
+            DynamicSlidingWindowLayer(sliding_window)
+            if kind == "sliding_attention" and sliding_window is not None
+            else DynamicLayer()
+            for kind in layer_types
+        ]
+
+    def update(self, keys: Tensor, values: Tensor, layer_idx: int) -> tuple[Tensor, Tensor]:
+        """Keep a layer's keys and values; those that attention is to use."""
+        return self.layers[layer_idx].update(keys, values)
