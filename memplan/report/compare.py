@@ -19,7 +19,7 @@ SHORT_DTYPES = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
 SIZES = {"micro_batch_size": "batch", "seq_len": "length"}
 # Columns of numbers: heading and cell. GiB where the heading says nothing else.
 NUMBERS: dict[str, Callable[[Row], str]] = {
-    "trainable": lambda row: _trainable(row),
+    "trains": lambda row: _trainable(row),
     "allocated": lambda row: format_gib(row.estimate.peak_allocated_bytes),
     "reserved": lambda row: format_gib(row.estimate.peak_reserved_bytes),
     "device": lambda row: format_gib(row.estimate.device_bytes),
@@ -39,7 +39,7 @@ def _parts(comparison: Comparison) -> Iterator[RenderableType]:
         yield Text()
     table = plain_table(*headings(comparison), left=len(_case_headings(comparison)), gap=1)
     for column in table.columns:
-        column.no_wrap = column.header != "trainable"
+        column.no_wrap = column.header != "trains"
     for row in comparison.rows:
         gpu = row.estimate.gpu
         table.add_row(*cells(row, comparison), style="" if gpu is None else VERDICT_STYLE[gpu.fits])
