@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+MAX_LISTED = 48
+
 
 class MemplanError(Exception):
     """Base of all errors; one paragraph that says what, where and what to do."""
@@ -31,8 +33,12 @@ class MissingError(MemplanError):
 
 
 def unknown_name(kind: str, name: object, known: Iterable[str]) -> UnknownNameError:
-    """An error for ``name`` that lists the known names and the nearest one."""
+    """An error for ``name`` with the nearest known one; lists the known if they are few."""
     names = sorted(known)
-    near = get_close_matches(str(name).lower(), [n.lower() for n in names], n=1, cutoff=0.5)
+    near = get_close_matches(str(name).lower(), [n.lower() for n in names], n=6, cutoff=0.5)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    return UnknownNameError(f"unknown {kind} {name!r}.{hint} Known: {', '.join(names)}.")
+    listed = f"Known: {', '.join(names)}."
+    if len(names) > MAX_LISTED:
+        others = f" Near: {', '.join(near[1:])}." if near[1:] else ""
+        listed = f"{len(names)} names are known.{others}"
+    return UnknownNameError(f"unknown {kind} {str(name)[:80]!r}.{hint} {listed}")
