@@ -45,9 +45,10 @@ def prepare(workload: Workload, config: ModelConfig, depth: Depth) -> Any:
     if workload.prepares_kbit:
         prepare_model_for_kbit_training(model)
     apply_checkpointing(model, workload)
-    apply_method(model, workload)
+    adapted = apply_method(model, workload)
+    S.tape.watch(model)
     S.tape.end_phase("adapter")
-    return model
+    return adapted
 
 
 def apply_checkpointing(model: Any, workload: Workload) -> None:

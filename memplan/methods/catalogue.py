@@ -2,34 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from memplan.engine.nn import Module
 from memplan.errors import unknown_name
-from memplan.methods import lora
+from memplan.methods import full, lora, prompt_tuning
+from memplan.methods.targets import Targets
 from memplan.workload import Workload
 
-
-def full(model: Module, workload: Workload) -> None:
-    """Every parameter trains."""
-
-
-def frozen(model: Module, workload: Workload) -> None:
-    """No parameter trains."""
-    for p in model.parameters():
-        p.requires_grad = False
-
-
-METHODS: dict[str, Callable[[Module, Workload], None]] = {
-    "full": full,
-    "frozen": frozen,
+METHODS: dict[str, Callable[[Module, Workload], Module]] = {
+    "full": full.train_all,
+    "frozen": full.freeze_all,
     "lora": lora.apply,
+    "prompt_tuning": prompt_tuning.apply,
 }
 
 
-def apply_method(model: Module, workload: Workload) -> None:
-    """Change the model as the workload's method does."""
+def apply_method(model: Module, workload: Workload) -> Module:
+    """The model as the workload's method changes it."""
     method = METHODS.get(workload.method)
     if method is None:
         raise unknown_name("method", workload.method, METHODS)
-    method(model, workload)
+    return method(model, workload)
+
+
+def layer_signature(workload: Workload, index: int, modules: Sequence[str]) -> tuple[str, ...]:
+    """What a method does to decoder layer ``index``: layers with one signature are treated alike.
+
+    Args:
+        workload: The run.
+        index: The layer's number.
+        modules: The qualified names within a layer.
+    """
+    return Targets.of(workload).in_layer(index, modules) if workload.method == "lora" else ()

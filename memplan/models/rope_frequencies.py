@@ -9,28 +9,25 @@ Source: huggingface/transformers v5.18.0 modeling_rope_utils.py ``_compute_dynam
 
 from __future__ import annotations
 
-from memplan.dtypes import FP32, FP64, INT64, DType
+from memplan.dtypes import FP32, FP64, INT64
 from memplan.engine import Storage, Tensor, empty
 from memplan.engine.ops.pointwise import to, unary
 
 
 def dynamic_ntk_frequencies(dim: int, factor: int | float) -> Storage:
-    """``1.0 / (base ** (torch.arange(0, dim, 2) / dim))``, base from the length on the device."""
-    base = dynamic_ntk_base(INT64 if isinstance(factor, int) else FP32)
-    inv_freq = reciprocal(unary(exponents(dim)))
-    del base
-    return inv_freq
+    """``1.0 / (base ** (torch.arange(0, dim, 2) / dim))``, base from the length on the device.
 
-
-def dynamic_ntk_base(product: DType) -> Tensor:
-    """``base * ((factor * seq_len / max) - (factor - 1)) ** (dim / (dim - 2))``."""
+    The base is ``base * ((factor * seq_len / max) - (factor - 1)) ** (dim / (dim - 2))``.
+    """
     limit = empty((), INT64)  # torch.tensor(max_position_embeddings)
     seq_len = unary(limit)  # torch.maximum
     del limit
-    x = unary(seq_len, product)
+    base = unary(seq_len, INT64 if isinstance(factor, int) else FP32)
     for _ in ("/ max", "- (factor - 1)", "** exponent", "base *"):
-        x = unary(x, FP32)
-    return x
+        base = unary(base, FP32)
+    inv_freq = reciprocal(unary(unary(empty((dim // 2,), FP32))))  # the range comes from the host
+    del base, seq_len
+    return inv_freq
 
 
 def longrope_frequencies(dim: int) -> Storage:
@@ -43,7 +40,7 @@ def longrope_frequencies(dim: int) -> Storage:
 
 
 def exponents(dim: int) -> Tensor:
-    """``torch.arange(0, dim, 2).to(torch.float) / dim``."""
+    """``torch.arange(0, dim, 2, device).float() / dim``."""
     return unary(to(empty((dim // 2,), INT64), FP32))
 
 

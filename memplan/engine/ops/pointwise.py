@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from memplan.dtypes import BOOL, FP32, DType, promote
+from memplan.dtypes import BF16, BOOL, FP16, FP32, DType, promote
 from memplan.engine.autograd import Node, attach, needs_grad
 from memplan.engine.layout import broadcast, elementwise_strides
 from memplan.engine.state import S
@@ -192,15 +192,14 @@ def dropout(self: Tensor, p: float) -> Tensor:
 
 
 def cast(t: Tensor) -> Tensor:
-    """``at::autocast::cached_cast``: fp32 leaves that need a gradient are cast once per autocast
-    region.
+    """``at::autocast::cached_cast``: any other float; fp32 leaves that train only once a region.
 
     Source: pytorch/pytorch v2.14.1 ``aten/src/ATen/autocast_mode.cpp``.
     """
     dtype = S.autocast
-    if dtype is None or t.dtype is not FP32 or dtype is FP32:
+    if dtype is None or t.dtype is dtype or t.dtype not in (FP32, FP16, BF16):
         return t
-    if t.requires_grad and t.node is None and S.cast_cache is not None:
+    if t.dtype is FP32 and t.requires_grad and t.node is None and S.cast_cache is not None:
         if t not in S.cast_cache:
             S.cast_cache[t] = to(t, dtype)
         return S.cast_cache[t]

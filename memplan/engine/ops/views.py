@@ -127,6 +127,20 @@ def join_one(x: Tensor) -> Tensor:
     )
 
 
+def repeat_batch(x: Tensor, times: int) -> Tensor:
+    """``repeat(times, 1, 1)`` of (1, S, H): a copy even for one.
+
+    ``repeat: self: repeat_backward(grad, repeats, self.sym_sizes())``: a sum over the repeats.
+    """
+    old = x.shape
+    out = empty((times, *old[1:]), x.dtype)
+    return (
+        attach(out, (x,), (), lambda grad: (grad if times == 1 else sum_to(grad, old),))
+        if needs_grad(x)
+        else out
+    )
+
+
 def half(x: Tensor) -> Tensor:
     """``x[..., : n / 2]`` or ``x[..., n / 2 :]``: the same to us."""
     return narrow(x, -1, x.shape[-1] // 2)
