@@ -238,7 +238,7 @@ def run_graph(root: Node, root_grad: Tensor) -> None:
     origin = S.tape.origin
     count_dependencies(root)
     root.buffer = root_grad
-    ready, done = [(-root.order, id(root), root)], []
+    ready, done = [(-root.order, 0, root)], []
     while ready:
         node = heapq.heappop(ready)[2]
         step(node, ready)
@@ -304,4 +304,5 @@ def step(node: Node, ready: list[tuple[float, int, Node]]) -> None:
                 g = None
             e.waiting -= 1
             if not e.waiting and e.buffer is not None:
-                heapq.heappush(ready, (-e.order, id(e), e))
+                S.node_count += 1  # among equals, first come, first served
+                heapq.heappush(ready, (-e.order, S.node_count, e))

@@ -32,13 +32,13 @@ def sum_to(grad: Tensor, shape: Shape) -> Tensor:
     k = len(grad.shape) - len(shape)
     dims = [*range(k), *(i + k for i, d in enumerate(shape) if d == 1 and grad.shape[i + k] != 1)]
     out = empty(shape, grad.dtype)
-    borrow_for_sum(grad, dims)
+    borrow_over(grad, dims)
     return out
 
 
 def borrow(outputs: int, inputs: int) -> None:
     """Make and drop what a sum of a contiguous (inputs, outputs) over its rows borrows."""
-    borrow_for_sum(Tensor((inputs, outputs), FP32, None), (0,))
+    borrow_over(Tensor((inputs, outputs), FP32, None), (0,))
 
 
 def borrow_full(n: int, itemsize: int) -> None:
@@ -55,9 +55,11 @@ def borrow_full(n: int, itemsize: int) -> None:
         del semaphores, buffer
 
 
-def borrow_for_sum(x: Tensor, dims: Iterable[int]) -> None:
-    """Make and drop what a sum of ``x`` over ``dims`` borrows."""
+def borrow_over(x: Tensor, dims: Iterable[int]) -> None:
+    """Make and drop what a sum of ``x``, or ``all`` of bools, over ``dims`` borrows."""
     reduced = frozenset(dims)
+    if is_row_sum(x, reduced):
+        return
     first = answer(x, reduced, 0)
     if first >= 0:
         accumulator = Storage(first) if first else None
@@ -69,6 +71,18 @@ def borrow_for_sum(x: Tensor, dims: Iterable[int]) -> None:
                 del semaphores, buffer
             at += 2
         del accumulator
+
+
+def is_row_sum(x: Tensor, reduced: frozenset[int]) -> bool:
+    """Whether ``x``, in 32 bits, is summed along rows that one block reads: nothing is borrowed.
+
+    ``setReduceConfig`` gives such a row a full warp, of which no thread reads 256 values, however
+    many rows there are and however they are split for 32-bit indexing. Only saves time.
+    """
+    if x.strides is not None or reduced != {len(x.shape) - 1} or x.dtype is not FP32:
+        return False
+    width = x.shape[-1]
+    return width <= (MAX_VALUES - 1) * WARP
 
 
 def answer(x: Tensor, reduced: frozenset[int], index: int) -> int:

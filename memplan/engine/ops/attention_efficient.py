@@ -1,0 +1,116 @@
+"""The memory-efficient kernel: what it makes and borrows, forward and backward.
+
+B batch, H query heads, KV key/value heads, N query length, M key length, D head size.
+
+Source: pytorch/pytorch v2.14.1 ``aten/src/ATen/native/transformers/cuda/attention.cu``
+``_efficient_attention_forward``, ``attention_backward.cu`` ``_efficient_attention_backward``;
+``transformers/attention.cpp`` ``convert_boolean_attn_mask``, ``preprocess_mask``.
+"""
+
+from __future__ import annotations
+
+from memplan.dtypes import BOOL, FP32, INT64, UINT8, DType
+from memplan.engine.autograd import Node, needs_grad
+from memplan.engine.ops.attention_flash import copy_heads_last
+from memplan.engine.ops.cutlass import BackwardKernel, backward_kernel, backward_workspace
+from memplan.engine.ops.pointwise import Meta
+from memplan.engine.ops.views import swap, transposed
+from memplan.engine.reduction import borrow_over
+from memplan.engine.sizes import per_cell, round_up
+from memplan.engine.state import S
+from memplan.engine.tensor import Tensor, empty, normal, restrided, strides_of
+
+BIAS_ALIGNMENT = 8  # mem_eff_alignment. [elements]
+LSE_ALIGNMENT = 32  # kAlignLSE of mem_eff_attention/kernel_forward.h. [elements]
+WIDEST_IN_REGISTERS = 128  # the forward kernels that keep their output in registers. [elements]
+
+
+def heads_last(x: Tensor) -> Tensor:
+    """(B, N, H, D) in memory, seen as (B, H, N, D) by a view made inside the kernel."""
+    shape = swap(x.shape, 1, 2)
+    return restrided(x, shape, normal(shape, swap(strides_of(x), 1, 2)))
+
+
+def additive_mask(mask: Tensor, dtype: DType) -> Tensor:
+    """``convert_boolean_attn_mask``: ``torch.where`` of two numbers; a float mask as it is."""
+    if mask.dtype is not BOOL:
+        return mask
+    zero, lowest = empty((), dtype), empty((), dtype)
+    bias = empty(mask.shape, dtype)
+    del lowest, zero
+    return bias
+
+
+def aligned_bias(bias: Tensor) -> Tensor:
+    """``preprocess_mask``: a padded copy unless all rows start at a multiple of 8 elements."""
+    strides = strides_of(bias)
+    if strides[-1] == 1 and all(s % BIAS_ALIGNMENT == 0 for s in strides[:-1]):
+        return bias
+    last = bias.shape[-1]
+    padded = last + BIAS_ALIGNMENT - last % BIAS_ALIGNMENT
+    return empty((*bias.shape[:-1], padded), bias.dtype)
+
+
+def efficient(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
+    """``_scaled_dot_product_efficient_attention``; gradients that nobody wants are made, too."""
+    if not needs_grad(q, k, v):
+        seed, offset, out, lse = efficient_forward(q, needs_lse=False)
+        del seed, offset, lse
+        return out
+    (B, H, N, D), (_, KV, M, _) = q.shape, k.shape
+    dtype, wanted = q.dtype, (q.requires_grad, k.requires_grad, v.requires_grad)
+    kernel = backward_kernel(dtype, D, S.kernels)
+    made: list[Meta] = []
+
+    def backward(grad: Tensor) -> list[Tensor | None]:
+        grad_copy = copy_heads_last(grad)
+        grads = [empty((B, n, h, D), dtype) for n, h in ((N, H), (M, KV), (M, KV))]
+        expanded = [empty((B, M, H, D), dtype) for _ in "kv"] if KV != H else None
+        run_backward(kernel, made[0], M)
+        del expanded, grad_copy
+        return [heads_last(g) if w else None for g, w in zip(grads, wanted, strict=True)]
+
+    node = Node((q, k, v), ((bias,) if bias is not None else ()) + (k, q, v), backward)
+    seed, offset, out, lse = efficient_forward(q, needs_lse=True)
+    made.append(Meta(out))
+    return node.finish(out, (lse, out, offset, seed))
+
+
+def efficient_forward(q: Tensor, *, needs_lse: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """seed, offset, out, logsumexp; 16-bit heads too wide for registers meet in fp32."""
+    B, H, N, D = q.shape
+    seed, offset = empty((), INT64), empty((), INT64)
+    out = heads_last(empty((B, N, H, D), q.dtype))
+    lse = empty((B, H, round_up(N, LSE_ALIGNMENT) if needs_lse else 0), FP32)
+    if D > WIDEST_IN_REGISTERS and q.dtype is not FP32:
+        accumulator = empty((B, N, H, D), FP32)
+        del accumulator
+    return seed, offset, out, lse
+
+
+def run_backward(kernel: BackwardKernel, out: Meta, M: int) -> None:
+    """What the backward kernel borrows: delta, and a workspace."""
+    B, H, N, D = out.shape
+    delta = empty((B, H, N), FP32) if kernel.computes_delta else delta_outside(out)
+    nbytes = per_cell(lambda b, h, n, m: backward_workspace(kernel, b, h, n, m, D), B, H, N, M)
+    if nbytes > 0:
+        workspace = empty((nbytes,), UINT8)
+        del workspace
+    del delta
+
+
+def delta_outside(out: Meta) -> Tensor:
+    """``(grad_out.to(kFloat) * out.to(kFloat)).sum(-1).transpose(-2, -1).contiguous()``.
+
+    One expression: its temporaries live until its end.
+    """
+    B, H, N, D = out.shape
+    casts = [] if out.dtype is FP32 else [empty((B, N, H, D), FP32) for _ in range(2)]
+    product = empty((B, N, H, D), FP32)
+    summed = empty((B, N, H), FP32)
+    borrow_over(product, (3,))
+    delta = transposed(summed, 1, 2)
+    if delta.strides is not None:
+        delta = empty((B, H, N), FP32)
+    del summed, product, casts
+    return delta
