@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import astuple
+from collections.abc import Iterator
+from dataclasses import astuple, fields
 from typing import Any
 
 import memplan
+from memplan.engine import Kernels, Tape, run
+from memplan.engine.repeat import Depth
+from memplan.hardware import load_device
+from memplan.models.config import load_model_config
 from memplan.results import Estimate
+from memplan.training import train
+from memplan.workload import Workload
+from tests.evidence.events import Raw
 from tests.evidence.measure import COLUMNS
 
 Json = dict[str, Any]
@@ -42,3 +50,32 @@ def differences(record: Json) -> list[str]:
         for key, value in real.items()
         if key in ours and ours[key] != value
     ]
+
+
+def own_events(record: Json) -> Iterator[Raw]:
+    """memplan's events of the record's workload, every layer and every step run."""
+    workload, _ = Workload.resolve(record["workload"])
+    config = load_model_config(workload.model)
+    device = load_device(workload.gpu)
+    kernels = Kernels(**{f.name: getattr(device, f.name) for f in fields(Kernels)})
+    with run(Tape(), kernels) as tape:
+        model = train(workload, config, Depth.unrolled(config.num_hidden_layers), workload.steps)
+        events = tape.events[:]  # what dies from here on is not of the run
+        del model
+    return raw_events(events, tape)
+
+
+def raw_events(events: list[int], tape: Tape) -> Iterator[Raw]:
+    """Events that reach the allocator: a block of no bytes does not."""
+    phases = [*tape.phases]
+    layers = [*tape.layers]
+    phase, layer = 0, "-"
+    for i, e in enumerate(events):
+        while phase < len(phases) - 1 and phases[phase].end <= i:
+            phase += 1
+        while layers and layers[0][0] <= i:
+            layer = str(layers.pop(0)[1])
+        nbytes = e if e >= 0 else events[~e]
+        if nbytes:
+            number = i if e >= 0 else ~e
+            yield Raw(e < 0, number, nbytes, phases[phase].name, f"layer {layer}")

@@ -164,9 +164,9 @@ def peft_config(w: Json) -> Any:
     common = {"task_type": peft.TaskType.CAUSAL_LM, **w["peft_config"]}
     if w["method"] == "prompt_tuning":
         return peft.PromptTuningConfig(num_virtual_tokens=w["num_virtual_tokens"], **common)
-    for key in ("target_modules", "modules_to_save"):
+    for key in ("target_modules", "modules_to_save", "bias"):
         if w[key] is not None:
-            common[key] = w[key]
+            common.setdefault(key, w[key])
     return peft.LoraConfig(r=w["rank"], lora_alpha=w["alpha"], lora_dropout=w["dropout"], **common)
 
 

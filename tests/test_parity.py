@@ -1,0 +1,55 @@
+"""memplan against the recorded runs of the real libraries on the virtual GPU, to the byte."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from memplan.errors import MemplanError
+from tests.evidence.agreement import differences, fits
+from tests.evidence.record import read_records
+
+Json = dict[str, Any]
+
+EVIDENCE = Path(__file__).parent / "evidence"
+PARITY = read_records(EVIDENCE / "parity.jsonl")
+VERDICTS = read_records(EVIDENCE / "verdicts.jsonl")
+
+
+def parameters(records: list[Json]) -> list[Any]:
+    """Records as test parameters; one that is known to be off must be off, with its cause."""
+    return [
+        pytest.param(
+            record,
+            id=record["name"],
+            marks=pytest.mark.xfail(reason=record["known_off"]) if "known_off" in record else (),
+        )
+        for record in records
+    ]
+
+
+MEASURED = [record for record in PARITY if record["error"] is None]
+REFUSED = [record for record in PARITY if (record["error"] or "").startswith("refused")]
+JUDGED = [record for record in [*PARITY, *VERDICTS] if record not in REFUSED]
+
+
+@pytest.mark.parametrize("record", parameters(MEASURED))
+def test_every_number_is_the_recorded_one(record: Json) -> None:
+    assert differences(record) == []
+
+
+@pytest.mark.parametrize("record", parameters(REFUSED))
+def test_what_the_libraries_refuse_is_refused(record: Json) -> None:
+    with pytest.raises(MemplanError):
+        differences(record)
+
+
+@pytest.mark.parametrize("record", parameters(JUDGED))
+def test_fits_or_not_as_the_card_decided(record: Json) -> None:
+    assert fits(record) is (record["error"] is None)
+
+
+def test_the_evidence_is_as_wide_as_it_claims() -> None:
+    assert len(MEASURED) >= 200
+    assert sum("capacity_gib" in record for record in VERDICTS) >= 40
+    assert {record["device"]["capability"] for record in MEASURED} == {"8.0", "8.6", "8.9", "9.0"}
