@@ -7,13 +7,15 @@ models/llama/modeling_llama.py ``eager_attention_forward``.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 from memplan.engine import Tensor
-from memplan.engine.ops.attention import efficient_attention, flash_attention
+from memplan.engine.ops.attention import KERNELS, scaled_dot_product_attention
 from memplan.engine.ops.matmul import matmul, softmax_float
 from memplan.engine.ops.pointwise import add, scale, to
 from memplan.engine.ops.views import contiguous, expand, reshape, transpose, unsqueeze
+from memplan.errors import unknown_name
 
 MOST_GROUPED_HEAD_DIM = 256
 """``use_gqa_in_sdpa``: wider heads are repeated before the kernel. [elements]"""
@@ -42,19 +44,19 @@ def repeat_kv(hidden_states: Tensor, n_rep: int) -> Tensor:
 
 
 def sdpa_attention(
-    module: Grouped, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None
+    module: Grouped,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    *,
+    kernel: str = "sdpa",
 ) -> tuple[Tensor, Tensor | None]:
-    """``sdpa_attention_forward``.
-
-    Grouped heads stay grouped for the kernel unless there is a mask or heads are too wide.
-    """
+    """``sdpa_attention_forward``: grouped heads in the kernel, unless masked or too wide."""
     if mask is not None or key.shape[-1] > MOST_GROUPED_HEAD_DIM:
         key = repeat_kv(key, module.num_key_value_groups)
         value = repeat_kv(value, module.num_key_value_groups)
-    if mask is not None:
-        attn_output = efficient_attention(query, key, value, mask)
-    else:
-        attn_output = flash_attention(query, key, value)
+    attn_output = scaled_dot_product_attention(query, key, value, mask, kernel=kernel)
     attn_output = contiguous(transpose(attn_output, 1, 2))
     return attn_output, None
 
@@ -76,4 +78,8 @@ def eager_attention(
 
 def attention_function(implementation: str) -> AttentionFunction:
     """``ALL_ATTENTION_FUNCTIONS.get_interface``."""
-    return eager_attention if implementation == "eager" else sdpa_attention
+    if implementation == "eager":
+        return eager_attention
+    if implementation not in KERNELS:
+        raise unknown_name("attention", implementation, ("eager", *KERNELS))
+    return partial(sdpa_attention, kernel=implementation)
