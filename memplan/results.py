@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from threading import Lock
 from typing import Any
 
 SCHEMA = "memplan.estimate/1"
@@ -93,8 +94,48 @@ class Evidence:
 
 
 @dataclass(frozen=True, slots=True)
+class PeakDetail:
+    """Where the peak stands, and the bytes of each category at that one moment. [bytes]"""
+
+    peak: PeakMoment
+    breakdown_at_peak: Mapping[str, int]
+
+
+class Deferred:
+    """A detail that is worked out when it is first asked for: naming blocks takes a second run."""
+
+    def __init__(self, work_out: Callable[[], PeakDetail]) -> None:
+        self._work_out = work_out
+        self._lock = Lock()
+        self._value: PeakDetail | None = None
+
+    def __call__(self) -> PeakDetail:
+        """The detail, worked out once."""
+        with self._lock:
+            if self._value is None:
+                self._value = self._work_out()
+            return self._value
+
+
+@dataclass(frozen=True, slots=True)
 class Estimate:
-    """The memory of one training run. All sizes are integers. [bytes]"""
+    """The memory of one training run. All sizes are integers. [bytes]
+
+    Attributes:
+        workload: Every key, resolved.
+        assumed: Keys that were not given.
+        peak_requested_bytes: ``requested_bytes.all.peak`` of ``torch.cuda.memory_stats``.
+        peak_allocated_bytes: ``torch.cuda.max_memory_allocated()``.
+        peak_reserved_bytes: ``torch.cuda.max_memory_reserved()``.
+        device_bytes: Reserved and the CUDA context: what nvidia-smi shows.
+        phases: By name; those of the training loop are of the last step.
+        parameters: Counts.
+        checkpoint_bytes: Tensor data of what training would save.
+        gpu: What the card does with it, if one was named.
+        evidence: How far this can be trusted.
+        warnings: What a user should know.
+        detail: Works out ``peak`` and ``breakdown_at_peak``.
+    """
 
     workload: Mapping[str, Any]
     assumed: tuple[str, ...]
@@ -102,12 +143,21 @@ class Estimate:
     peak_allocated_bytes: int
     peak_reserved_bytes: int
     device_bytes: int
-    peak: PeakMoment
-    breakdown_at_peak: Mapping[str, int]
     phases: Mapping[str, PhaseMemory]
     parameters: Parameters
     checkpoint_bytes: int
     gpu: GpuFit | None
     evidence: Evidence
+    detail: Callable[[], PeakDetail] = field(compare=False, repr=False)
     warnings: tuple[str, ...] = ()
     schema: str = field(default=SCHEMA)
+
+    @property
+    def peak(self) -> PeakMoment:
+        """Where in the run the allocated peak stands."""
+        return self.detail().peak
+
+    @property
+    def breakdown_at_peak(self) -> Mapping[str, int]:
+        """Bytes of each category at the peak; they sum to ``peak_allocated_bytes``. [bytes]"""
+        return self.detail().breakdown_at_peak

@@ -93,6 +93,14 @@ class Stream:
     phases: list[PhaseMark] = field(default_factory=list)
     pieces: list[tuple[int, list[int], int]] = field(default_factory=list)
 
+    def inner_copies(self) -> Iterator[tuple[int, int]]:
+        """(first event, end) of the copies that have one of the same layer on either side."""
+        top = max(layer for _, _, layer in self.pieces)
+        last = top - (REPRESENTATIVES - 1 - TEMPLATE)
+        for start, events, layer in self.pieces:
+            if TEMPLATE < layer < last:
+                yield start, start + len(events)
+
     def origin(self, event: int) -> tuple[int, int]:
         """(event of the tape, layer of the full model) that an event was written from."""
         at = bisect_right(self.pieces, event, key=lambda piece: piece[0]) - 1

@@ -124,11 +124,16 @@ def round_up(n: int, m: int) -> int:
 
 
 def per_cell(function: Callable[..., int], *sizes: int) -> int:
-    """``function`` of ints, for each distinct combination of the sizes."""
+    """``function`` of ints, for each distinct combination of the sizes; remembered by its code."""
     grids: list[Any] = [s for s in sizes if isinstance(s, Cells)]
     if not grids:
         return function(*sizes)
-    answer: int = each_distinct(function, sizes, grids[0].universe)
+    remembered = grids[0].universe.by_expression
+    bound = tuple(c.cell_contents for c in function.__closure__ or ())
+    key = (function.__code__, bound, sizes)
+    if key not in remembered:
+        remembered[key] = each_distinct(function, sizes, grids[0].universe)
+    answer: int = remembered[key]
     return answer
 
 
@@ -139,5 +144,5 @@ def each_distinct(function: Callable[..., int], sizes: tuple[Any, ...], universe
     length = next(len(s.values) for s in sizes if isinstance(s, Cells))
     columns = [np.broadcast_to(values_of(s), (length,)) for s in sizes]
     rows, inverse = np.unique(np.stack(columns), axis=1, return_inverse=True)
-    answers = np.array([function(*map(int, row)) for row in rows.T], dtype=np.int64)
+    answers = np.array([function(*row) for row in rows.T.tolist()], dtype=np.int64)
     return universe.cells(answers[inverse.reshape(-1)])

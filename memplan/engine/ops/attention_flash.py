@@ -115,7 +115,10 @@ def flash_forward(q: Tensor, k: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]
     out = empty_like_kernel(q)
     lse = empty((B, H, N), FP32)
     sms = S.kernels.sm_count
-    split = per_cell(lambda b, h, n, m: flash_splits(b, h, n, m, D, sms), B, H, N, M)
+    if fills_gpu(B * H * ceil_div(N, 64), sms):
+        split = 1
+    else:
+        split = per_cell(lambda b, h, n, m: flash_splits(b, h, n, m, D, sms), B, H, N, M)
     if split > 1:
         lse_accum = empty((split, B, H, N), FP32)
         out_accum = empty((split, B, H, N, head_size_rounded(D)), FP32)
@@ -123,6 +126,11 @@ def flash_forward(q: Tensor, k: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]
     if split > 1:
         del out_accum, lse_accum
     return out, lse, rng_state, unused
+
+
+def fills_gpu(blocks: int, sm_count: int) -> bool:
+    """Whether there are blocks enough without a split: 0.8 of two for each multiprocessor."""
+    return blocks * 10 >= 16 * sm_count
 
 
 def flash_splits(B: int, H: int, N: int, M: int, D: int, sm_count: int) -> int:

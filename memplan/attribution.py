@@ -1,0 +1,132 @@
+"""What stands at the peak: every live block put into a category, and the op that asked for the last.
+
+A block's category is what became of it: a forward's block that outlives the forward is an
+activation, one that does not is a temporary; a backward's block that became a leaf's gradient is a
+gradient. So it takes lifetimes, which only a finished run has.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from memplan.engine.annotate import AnnotatedTape, Origin
+from memplan.engine.repeat import Stream
+from memplan.engine.tape import OUTSIDE, PhaseMark
+from memplan.results import CATEGORIES, PeakDetail, PeakMoment
+
+LAYER = re.compile(r"(?<=layers\.)\d+")
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """One live block.
+
+    Attributes:
+        requested_bytes: What was asked for. [bytes]
+        category: One of ``results.CATEGORIES``.
+        module: Qualified name of the module that asked.
+        op: The operator that asked.
+    """
+
+    requested_bytes: int
+    category: str
+    module: str
+    op: str
+
+
+class Attribution:
+    """The blocks of an annotated run, and the stream of all layers that was written from it."""
+
+    def __init__(self, tape: AnnotatedTape, stream: Stream) -> None:
+        self.tape, self.stream = tape, stream
+        self.ends = [p.end for p in tape.phases]
+        self.deaths = {~e: i for i, e in enumerate(tape.events) if e < 0}
+        self.backward_work = [
+            n for n, origin in tape.origins.items() if origin.is_backward
+        ]
+
+    def live_at(self, event: int) -> list[Block]:
+        """The blocks that live right after an event of the stream."""
+        live: dict[int, int] = {}
+        for i, e in enumerate(self.stream.events[: event + 1]):
+            if e >= 0:
+                live[i] = e
+            else:
+                del live[~e]
+        return [self.block(i, nbytes) for i, nbytes in live.items()]
+
+    def block(self, event: int, nbytes: int) -> Block:
+        """The block that an event of the stream allocates."""
+        number, layer = self.stream.origin(event)
+        origin = self.tape.origins[number]
+        return Block(nbytes, self.category(number, origin), in_layer(origin, layer), origin.op)
+
+    def category(self, number: int, origin: Origin) -> str:
+        """What became of a block."""
+        if origin.op == "workspace":
+            return "workspaces"
+        if origin.op == "next_batch":
+            return "inputs"
+        phase = self.tape.phases[bisect_right(self.ends, number)]
+        death = self.deaths.get(number, len(self.tape.events))
+        if death < phase.end and phase.name != "backward":
+            return "temporaries"
+        if phase.name == "adapter":
+            is_base = origin.source.startswith("memplan.quantization")
+            return "weights" if is_base else "adapters"
+        if phase.name == "backward":
+            return self.backward_category(number, origin, death)
+        return KEPT[phase.name]
+
+    def backward_category(self, number: int, origin: Origin, death: int) -> str:
+        """A gradient; an activation that checkpointing made again; or a temporary."""
+        if number in self.tape.gradients:
+            return "gradients"
+        if origin.is_backward:
+            return "temporaries"
+        following = bisect_left(self.backward_work, number)
+        is_used = following < len(self.backward_work) and self.backward_work[following] < death
+        return "activations" if is_used else "temporaries"
+
+
+KEPT = {
+    "load": "weights",
+    "optimizer_init": "optimizer_states",
+    "forward": "activations",
+    "optimizer_step": "optimizer_states",
+    "zero_grad": "temporaries",
+}
+"""Category of what outlives the phase that made it."""
+
+
+def in_layer(origin: Origin, layer: int) -> str:
+    """The module's name, with the layer of the full model in place of the representative's."""
+    return origin.module if layer == OUTSIDE else LAYER.sub(str(layer), origin.module)
+
+
+def breakdown(blocks: Iterable[Block], allocated_bytes: int) -> dict[str, int]:
+    """Bytes of each category; what the allocator handed out beyond them is slack. [bytes]"""
+    totals = dict.fromkeys(CATEGORIES, 0)
+    for b in blocks:
+        totals[b.category] += b.requested_bytes
+    totals["allocator_slack"] = allocated_bytes - sum(totals.values())
+    return totals
+
+
+def describe_peak(
+    attribution: Attribution, event: int, mark: PhaseMark, allocated_bytes: int
+) -> PeakDetail:
+    """The peak's moment and breakdown.
+
+    Args:
+        attribution: The annotated run.
+        event: The event of its stream at which the peak was reached.
+        mark: The phase, and the step as the user counts it.
+        allocated_bytes: The allocator's peak. [bytes]
+    """
+    last = attribution.block(event, 0)
+    moment = PeakMoment(mark.step, mark.name, last.module, last.op)
+    return PeakDetail(moment, breakdown(attribution.live_at(event), allocated_bytes))

@@ -1,0 +1,132 @@
+"""One workload made ready to run, and its stream of events: of as few layers and steps as stand for all."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from memplan.engine.annotate import AnnotatedTape
+from memplan.engine.kernels import Kernels
+from memplan.engine.nn import Module
+from memplan.engine.repeat import Depth, NotAlike, Stream, expand
+from memplan.engine.state import run
+from memplan.engine.steps import Steps
+from memplan.engine.tape import Tape
+from memplan.hardware import Device, load_device
+from memplan.models.config import ModelConfig, load_model_config
+from memplan.training import train
+from memplan.workload import Workload
+
+FEW = 2
+"""Steps that are run: the first makes the optimizer's states, the second is like all that follow."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """How much of a workload is run: layers, and steps."""
+
+    depth: Depth
+    steps: int
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """What a run left behind.
+
+    Attributes:
+        attempt: How much was run.
+        stream: The events of all layers.
+        steps: The steps of it, and how to write further ones.
+        model: The trained model.
+    """
+
+    attempt: Attempt
+    stream: Stream
+    steps: Steps
+    model: Module
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A workload with its model config and its device."""
+
+    workload: Workload
+    config: ModelConfig
+    device: Device
+
+    @classmethod
+    def of(cls, workload: Workload) -> Run:
+        """Load what the workload names."""
+        return cls(workload, load_model_config(workload.model), load_device(workload.gpu))
+
+    @property
+    def kernels(self) -> Kernels:
+        """The device's facts that kernels depend on."""
+        d = self.device
+        return Kernels(
+            d.compute_capability, d.sm_count, d.threads_per_sm, d.shared_memory_per_block
+        )
+
+    def attempts(self) -> Iterator[Attempt]:
+        """From the least work to all of it; the next is needed where the last was ``NotAlike``."""
+        total, steps = self.config.num_hidden_layers, self.workload.steps
+        depths = [Depth.unrolled(total)]
+        if Depth.representative(total).extra and is_uniform(self.workload, self.config):
+            depths.insert(0, Depth.representative(total))
+        for depth in depths:
+            for few in sorted({min(FEW, steps), steps}):
+                yield Attempt(depth, few)
+
+    def record(self) -> Recording:
+        """The events of the run."""
+        for attempt in self.attempts():
+            tape = Tape()
+            model = self.play(tape, self.workload, attempt)
+            try:
+                stream = expand(tape, attempt.depth)
+                return Recording(attempt, stream, Steps(stream, self.workload.steps), model)
+            except NotAlike:
+                continue
+        raise AssertionError("an attempt that runs everything is always alike")
+
+    def annotate(self, attempt: Attempt) -> tuple[AnnotatedTape, Stream]:
+        """The same run again, with the origin of every block."""
+        tape = AnnotatedTape()
+        self.play(tape, self.workload, attempt)
+        return tape, expand(tape, attempt.depth)
+
+    def play(self, tape: Tape, workload: Workload, attempt: Attempt) -> Module:
+        """Run the workload on a tape."""
+        with run(tape, self.kernels):
+            model = train(workload, self.config, attempt.depth, attempt.steps)
+            tape.events = tape.events[:]  # what dies from here on is not of the run
+        return model
+
+
+LINEARS = ("q", "k", "v", "o"), ("gate", "up", "down")
+NAMES = [
+    f"{block}.{name}_proj"
+    for block, names in zip(("self_attn", "mlp"), LINEARS, strict=True)
+    for name in names
+]
+
+
+def is_uniform(workload: Workload, config: ModelConfig) -> bool:
+    """Whether every decoder layer is built and adapted like every other."""
+    if len(set(config.layer_types)) > 1:
+        return False
+    targets = workload.target_modules
+    if isinstance(targets, str):
+        return targets == "all-linear" or matches_every_layer(targets, config.num_hidden_layers)
+    named = (*(targets or ()), *workload.modules_to_save)
+    return not any(c.isdigit() for name in named for c in name)
+
+
+def matches_every_layer(pattern: str, layers: int) -> bool:
+    """Whether a pattern that PEFT matches in full takes the same modules of each layer."""
+    match = re.compile(pattern).fullmatch
+    taken = {
+        tuple(bool(match(f"model.layers.{i}.{name}")) for name in NAMES) for i in range(layers)
+    }
+    return len(taken) == 1
