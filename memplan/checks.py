@@ -72,5 +72,8 @@ def _shown(value: Any) -> str:
     """Short ``repr`` for an error; one line, and safe for integers of any length."""
     if isinstance(value, int) and value.bit_length() > 256:
         return "an integer of more than 77 digits"
-    shown = " ".join(repr(value).split())
+    try:
+        shown = " ".join(repr(value).split())
+    except (RecursionError, ValueError):  # nested too deep; an integer too long to print
+        return f"a {type(value).__name__}"
     return shown if len(shown) <= 80 else shown[:77] + "..."

@@ -1,172 +1,33 @@
 """From the keys of a ``config.json`` to a `ModelConfig`, as transformers 5.18 resolves them.
 
 Source: huggingface/transformers v5.18.0 src/transformers/models/{llama,mistral,qwen2,qwen3}/
-configuration_*.py (class defaults, derived fields, validation) and modeling_*.py (which linear
-layers have a bias, which masks are made), configuration_utils.py `PreTrainedConfig`,
-modeling_rope_utils.py `RotaryEmbeddingConfigMixin`.
+configuration_*.py (derived fields, validation) and modeling_*.py (which masks are made),
+configuration_utils.py `PreTrainedConfig`, modeling_rope_utils.py `RotaryEmbeddingConfigMixin`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Set
 from difflib import get_close_matches
 from typing import Any
 
 from memplan import checks
 from memplan.errors import ConfigError, UnsupportedError
 from memplan.models.config import ModelConfig
-
-MAX_SIZE = 1 << 24
-MAX_VOCABULARY = 1 << 31
-MAX_LAYERS = 4096
-MAX_POSITIONS = 1 << 40
-NO_SUCH_MODEL = "no model is that large"
-
-FULL, SLIDING = "full_attention", "sliding_attention"
-
-SIZES = {
-    "hidden_size": MAX_SIZE,
-    "intermediate_size": MAX_SIZE,
-    "num_hidden_layers": MAX_LAYERS,
-    "num_attention_heads": MAX_SIZE,
-    "num_key_value_heads": MAX_SIZE,
-    "head_dim": MAX_SIZE,
-    "vocab_size": MAX_VOCABULARY,
-    "max_position_embeddings": MAX_POSITIONS,
-    "sliding_window": MAX_POSITIONS,
-    "max_window_layers": MAX_LAYERS,
-}
-
-# Class defaults of each configuration class; None: derived, or off.
-COMMON: dict[str, Any] = {
-    "hidden_act": "silu",
-    "tie_word_embeddings": False,
-    "attention_dropout": 0.0,
-    "pad_token_id": None,
-    "head_dim": None,
-}
-WINDOWED: dict[str, Any] = {
-    "use_sliding_window": False,
-    "sliding_window": 4096,
-    "max_window_layers": 28,
-    "layer_types": None,
-}
-QWEN: dict[str, Any] = {
-    **COMMON,
-    **WINDOWED,
-    "vocab_size": 151936,
-    "hidden_size": 4096,
-    "intermediate_size": 22016,
-    "num_hidden_layers": 32,
-    "num_attention_heads": 32,
-    "num_key_value_heads": 32,
-    "max_position_embeddings": 32768,
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Family:
-    """What one model type takes, and where its layers have a bias.
-
-    Attributes:
-        defaults: Keys with the class default of each.
-        qkv_bias: Fixed answer, or None: the key ``attention_bias``.
-        o_bias: Fixed answer, or None: the key ``attention_bias``.
-        has_qk_norm: Whether queries and keys are normalised per head.
-    """
-
-    defaults: Mapping[str, Any]
-    qkv_bias: bool | None
-    o_bias: bool | None
-    has_qk_norm: bool = False
-
-
-FAMILIES = {
-    "llama": Family(
-        {
-            **COMMON,
-            "vocab_size": 32000,
-            "hidden_size": 4096,
-            "intermediate_size": 11008,
-            "num_hidden_layers": 32,
-            "num_attention_heads": 32,
-            "num_key_value_heads": None,
-            "max_position_embeddings": 2048,
-            "attention_bias": False,
-            "mlp_bias": False,
-        },
-        qkv_bias=None,
-        o_bias=None,
-    ),
-    "mistral": Family(
-        {
-            **COMMON,
-            "vocab_size": 32000,
-            "hidden_size": 4096,
-            "intermediate_size": 14336,
-            "num_hidden_layers": 32,
-            "num_attention_heads": 32,
-            "num_key_value_heads": 8,
-            "max_position_embeddings": 131072,
-            "sliding_window": 4096,
-        },
-        qkv_bias=False,
-        o_bias=False,
-    ),
-    "qwen2": Family(QWEN, qkv_bias=True, o_bias=False),
-    "qwen3": Family(
-        {**QWEN, "head_dim": 128, "attention_bias": False},
-        qkv_bias=None,
-        o_bias=None,
-        has_qk_norm=True,
-    ),
-}
-
-# Keys that change what runs in a way that is not modelled, unless they have one of these values.
-REFUSED: dict[str, tuple[Any, ...]] = {
-    "quantization_config": (None, {}),
-    "per_layer_config": (None, {}),
-    "output_hidden_states": (None, False),
-    "output_attentions": (None, False),
-    "partial_rotary_factor": (None, 1, 1.0),
-    "return_dict": (None, True),
-}
-REFUSED_WHY = {
-    "quantization_config": (
-        "the checkpoint is quantised already; name the unquantised base model and the workload key "
-        "quantization"
-    ),
-}
-
-# Keys of real config.json files that move no memory in a training step of these families.
-IGNORED = frozenset(
-    (
-        *("model_type", "architectures", "transformers_version", "torch_dtype", "dtype"),
-        *("use_cache", "bos_token_id", "eos_token_id", "initializer_range", "rms_norm_eps"),
-        *("pretraining_tp", "rope_theta", "rope_scaling", "rope_parameters"),
-        *("original_max_position_embeddings", "name_or_path", "auto_map"),
-        *("is_encoder_decoder", "chunk_size_feed_forward", "id2label", "label2id"),
-        *("num_labels", "problem_type", "attn_implementation", "max_sequence_length"),
-        *("max_length", "temperature", "top_p", "top_k", "do_sample", "repetition_penalty"),
-        *("unk_token_id", "is_decoder", "add_cross_attention", "tie_encoder_decoder"),
-        *("cross_attention_hidden_size", "decoder_start_token_id", "finetuning_task"),
-        *("prefix", "sep_token_id", "task_specific_params", "tokenizer_class", "torchscript"),
-        *("return_dict_in_generate", "output_scores", "pruned_heads", "tf_legacy_loss"),
-        *("use_bfloat16", "use_mrope", "max_window_layers", "use_sliding_window"),
-        *("sliding_window", "attention_bias", "mlp_bias", "layer_types", "unsloth_version"),
-        *("unsloth_fixed"),
-    )
+from memplan.models.keys import (
+    FAMILIES,
+    FULL,
+    IGNORED,
+    MAX_POSITIONS,
+    NO_SUCH_MODEL,
+    READ,
+    REFUSED,
+    REFUSED_WHY,
+    ROPE_REQUIRED,
+    SIZES,
+    SLIDING,
+    Family,
 )
-
-ROPE_REQUIRED = {  # modeling_rope_utils.py, the `_validate_*_rope_parameters` functions
-    "default": (),
-    "linear": ("factor",),
-    "dynamic": ("factor",),
-    "yarn": ("factor", "original_max_position_embeddings"),
-    "longrope": ("short_factor", "long_factor", "original_max_position_embeddings"),
-    "llama3": ("factor", "original_max_position_embeddings", "low_freq_factor", "high_freq_factor"),
-}
 
 
 def parse_config(raw: Mapping[str, Any], *, where: str, name: str) -> ModelConfig:
@@ -191,10 +52,12 @@ def _parse(raw: Mapping[str, Any], name: str) -> ModelConfig:
     model_type = _model_type(raw)
     family = FAMILIES[model_type]
     _refuse_unsupported(raw)
-    ignored = _ignored(raw, family.defaults)
+    ignored = _ignored(raw, family.defaults.keys())
+    _refuse_null(raw, family)
     values = {key: raw.get(key, default) for key, default in family.defaults.items()}
     assumed = tuple(key for key in family.defaults if key not in raw)
-    sizes = _sizes(values, raw, model_type)
+    sizes = _sizes(values, model_type)
+    values.setdefault("layer_types", raw.get("layer_types"))
     window, layer_types = _windows(values, sizes["num_hidden_layers"], model_type)
     rope = _rope(raw, sizes["max_position_embeddings"])
     attention_bias = checks.flag(values.get("attention_bias", False), "attention_bias")
@@ -241,10 +104,10 @@ def _refuse_unsupported(raw: Mapping[str, Any]) -> None:
             raise UnsupportedError(f"{key}: not supported: {why}.")
 
 
-def _ignored(raw: Mapping[str, Any], known: Mapping[str, Any]) -> tuple[str, ...]:
+def _ignored(raw: Mapping[str, Any], known: Set[str]) -> tuple[str, ...]:
     """Given keys without effect; one that looks like a misspelt key with an effect is refused."""
     harmless = IGNORED | REFUSED.keys()
-    extra = [key for key in raw if key not in known and not key.startswith("_")]
+    extra = [key for key in raw if key not in known | READ and not key.startswith("_")]
     for key in extra:
         near = get_close_matches(key.lower(), known, n=1, cutoff=0.85)
         if near and key not in harmless:
@@ -252,7 +115,14 @@ def _ignored(raw: Mapping[str, Any], known: Mapping[str, Any]) -> tuple[str, ...
     return tuple(extra)
 
 
-def _sizes(values: dict[str, Any], raw: Mapping[str, Any], model_type: str) -> dict[str, int]:
+def _refuse_null(raw: Mapping[str, Any], family: Family) -> None:
+    """The config classes are strict: null goes only where the annotation has None."""
+    for key in family.defaults:
+        if key in raw and raw[key] is None and key not in (*family.nullable, "pad_token_id"):
+            raise ConfigError(f"{key}: is null; leave the key out for the default.")
+
+
+def _sizes(values: dict[str, Any], model_type: str) -> dict[str, int]:
     """The sizes, each checked, with those derived that were left out."""
     heads = _size(values, "num_attention_heads")
     hidden = _size(values, "hidden_size")
@@ -299,14 +169,15 @@ def _windows(
     values: Mapping[str, Any], layers: int, model_type: str
 ) -> tuple[int | None, tuple[str, ...]]:
     """The window, and the kind of attention of every layer."""
+    types = values["layer_types"]
     if model_type == "llama":
-        return None, (FULL,) * layers
+        return None, _layer_types([FULL] * layers if types is None else types, layers, None)
     window = None if values["sliding_window"] is None else _size(values, "sliding_window")
     if model_type == "mistral":
+        _layer_types([FULL] * layers if types is None else types, layers, window or 1)
         return window, (FULL if window is None else SLIDING,) * layers
     if not checks.flag(values["use_sliding_window"], "use_sliding_window"):
         window = None
-    types = values["layer_types"]
     if types is None:
         first = checks.integer(
             values["max_window_layers"], "max_window_layers", minimum=0, maximum=MAX_POSITIONS
