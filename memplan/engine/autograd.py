@@ -177,6 +177,8 @@ _slot.buffer, _slot.storage = object(), object()
 LOCAL_AND_SLOT = _local_and_slot(_slot)
 SLOT = _slot_only(_slot)
 USES = _uses(object())
+LISTED = max([sys.getrefcount(n) for n in [object()]])
+"""What a comprehension over a list sees of an object that the list alone owns."""
 
 
 def give(node: Node, grad: Tensor) -> None:
@@ -231,9 +233,10 @@ def count_dependencies(root: Node) -> None:
 def run_graph(root: Node, root_grad: Tensor) -> None:
     """``Engine::execute``: last made runs first, accumulations as soon as they are ready.
 
-    What the dead graph still holds (leaves, contexts) goes when the root does, in the order of
-    running, as torch's
-    ``deleteNode`` does without recursion; CPython alone would defer the tail of a long chain.
+    What the dead graph still holds (leaves, contexts) goes when the last of its nodes goes that
+    something outside holds: the root's tensor, the loss before it was scaled, kept outputs. It goes
+    in the order of running, as torch's ``deleteNode`` does without recursion; CPython alone would
+    defer the tail of a long chain.
     """
     origin = S.tape.origin
     count_dependencies(root)
@@ -246,9 +249,18 @@ def run_graph(root: Node, root_grad: Tensor) -> None:
     S.tape.enter(origin)
     for node in done:
         node.edges = ()
-    done.reverse()
-    done.pop()
-    root.context = (done, root.context)
+    del node
+    bury(done, root)
+
+
+def bury(done: list[Node], root: Node) -> None:
+    """Let the nodes that are held from outside, the root among them, keep all the others."""
+    held = {n for n in done if sys.getrefcount(n) > LISTED and not isinstance(n, AccumulateGrad)}
+    held.add(root)
+    rest = [n for n in done if n not in held]
+    rest.reverse()
+    for node in held:
+        node.context = (rest, node.context)
 
 
 def fit(grads: list[Tensor | None], edges: Sequence[Node | None]) -> None:
