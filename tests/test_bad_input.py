@@ -254,6 +254,11 @@ def test_an_unreadable_file_says_so(tmp_path: Path) -> None:
     refused(load_workload, path)
 
 
+def laugh(letter: int) -> bytes:
+    """A YAML line whose value is nine times that of the line before."""
+    return b"%c: &%c [%s]\n" % (letter, letter, b", ".join([b"*%c" % (letter - 1)] * 9))
+
+
 BAD_WORKLOAD_FILES = {
     "unknown.yaml": (b"model: 7b\nrnk: 8\n", "Did you mean 'rank'"),
     "twice.yaml": (b"model: 7b\nmodel: 8b\n", "'model' occurs twice"),
@@ -274,10 +279,7 @@ BAD_WORKLOAD_FILES = {
     "deep.yaml": (b"a: " + b"[" * 10_000 + b"]" * 10_000, "nested too deep"),
     "deep.toml": (b"a = " + b"[" * 10_000 + b"]" * 10_000, ""),
     "laughs.yaml": (
-        b"a: &a [x, x, x, x, x, x, x, x, x]\n"
-        + b"".join(
-            b"%c: &%c [%s]\n" % (c, c, b", ".join([b"*%c" % (c - 1)] * 9)) for c in b"bcdefg"
-        ),
+        b"a: &a [x, x, x, x, x, x, x, x, x]\n" + b"".join(map(laugh, b"bcdefg")),
         "more than",
     ),
 }
