@@ -23,6 +23,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("models", "methods", "quantization", "optimizers", "parallel"),
     ("loading",),
     ("training",),
+    ("running", "attribution"),
     ("allocator",),
     ("estimate",),
     ("planner",),

@@ -98,6 +98,19 @@ class ModelConfig:
             "lm_head": (self.vocab_size, self.hidden_size),
         }
 
+    @property
+    def num_parameters(self) -> int:
+        """Parameters of the whole model. [elements]"""
+        shapes = self.linear_shapes()
+        attention = [shapes[n] for n in ("q_proj", "k_proj", "v_proj", "o_proj")]
+        mlp = [shapes[n] for n in ("gate_proj", "up_proj", "down_proj")]
+        layer = sum(rows * columns for rows, columns in attention + mlp)
+        layer += self.qkv_bias * sum(rows for rows, _ in attention[:3])
+        layer += self.o_bias * attention[3][0] + self.mlp_bias * sum(rows for rows, _ in mlp)
+        layer += 2 * self.hidden_size + self.has_qk_norm * 2 * self.head_dim
+        embeddings = self.vocab_size * self.hidden_size * (2 - self.tie_word_embeddings)
+        return self.num_hidden_layers * layer + self.hidden_size + embeddings
+
 
 def load_model_config(spec: str | PathLike[str] | Mapping[str, Any]) -> ModelConfig:
     """The model config that a preset, alias, path or mapping means.

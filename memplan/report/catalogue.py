@@ -9,6 +9,7 @@ from rich.table import Table
 
 from memplan.combinations import METHOD_KEYS
 from memplan.hardware import device_names, load_device
+from memplan.models.config import load_model_config
 from memplan.models.presets import preset_aliases, preset_names, preset_record
 from memplan.report.numbers import format_count, format_gib, format_size
 from memplan.report.style import plain_table
@@ -27,19 +28,18 @@ SIZES = ("num_hidden_layers", "hidden_size", "vocab_size")
 def model_rows() -> list[dict[str, Any]]:
     """Every preset, smallest first."""
     rows = [_model_row(name) for name in preset_names()]
-    return sorted(rows, key=lambda row: (row["num_parameters"] or 0, row["name"]))
+    return sorted(rows, key=lambda row: (row["num_parameters"], row["name"]))
 
 
 def _model_row(name: str) -> dict[str, Any]:
-    record = preset_record(name)
-    names = preset_aliases()
+    config, names = load_model_config(name), preset_aliases()
     return {
         "name": name,
         "aliases": sorted(a for a, preset in names.items() if preset == name and a != name),
-        "model_type": record["model_type"],
-        "num_parameters": record.get("_num_parameters"),
-        **{key: record[key] for key in SIZES},
-        "repo": record.get("_repo", ""),
+        "model_type": config.model_type,
+        "num_parameters": config.num_parameters,
+        **{key: getattr(config, key) for key in SIZES},
+        "repo": preset_record(name).get("_repo", ""),
     }
 
 
@@ -49,7 +49,7 @@ def models_table(rows: Rows) -> Table:
     for row in rows:
         short = [alias for alias in row["aliases"] if "/" not in alias]
         numbers = (str(row[key]) for key in SIZES[:2])
-        count = format_count(row["num_parameters"]) if row["num_parameters"] else ""
+        count = format_count(row["num_parameters"])
         table.add_row(row["name"], ", ".join(short), row["model_type"], count, *numbers)
     return table
 

@@ -13,7 +13,7 @@ from typing import Any
 
 FOLDER = Path(__file__).parent
 ALIASES = "aliases.json"
-PRIVATE = ("_repo", "_source", "_num_parameters")
+PRIVATE = ("_repo", "_source")
 
 
 def preset_names() -> tuple[str, ...]:
