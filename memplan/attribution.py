@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from memplan.engine.annotate import AnnotatedTape, Origin
 from memplan.engine.repeat import Stream
-from memplan.engine.tape import OUTSIDE, PhaseMark
+from memplan.engine.tape import EMPTY_CACHE, OUTSIDE, PhaseMark
 from memplan.results import CATEGORIES, PeakDetail, PeakMoment
 
 LAYER = re.compile(r"(?<=layers\.)\d+")
@@ -42,11 +42,10 @@ class Attribution:
 
     def __init__(self, tape: AnnotatedTape, stream: Stream) -> None:
         self.tape, self.stream = tape, stream
-        self.ends = [p.end for p in tape.phases]
+        self.phases = [p for p in tape.phases if p.name != EMPTY_CACHE]
+        self.ends = [p.end for p in self.phases]
         self.deaths = {~e: i for i, e in enumerate(tape.events) if e < 0}
-        self.backward_work = [
-            n for n, origin in tape.origins.items() if origin.is_backward
-        ]
+        self.backward_work = [n for n, origin in tape.origins.items() if origin.is_backward]
 
     def live_at(self, event: int) -> list[Block]:
         """The blocks that live right after an event of the stream."""
@@ -70,7 +69,7 @@ class Attribution:
             return "workspaces"
         if origin.op == "next_batch":
             return "inputs"
-        phase = self.tape.phases[bisect_right(self.ends, number)]
+        phase = self.phases[bisect_right(self.ends, number)]
         death = self.deaths.get(number, len(self.tape.events))
         if death < phase.end and phase.name != "backward":
             return "temporaries"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from memplan.engine.annotate import AnnotatedTape
 from memplan.engine.kernels import Kernels
@@ -60,6 +61,13 @@ class Run:
         """Load what the workload names."""
         return cls(workload, load_model_config(workload.model), load_device(workload.gpu))
 
+    def resolved(self) -> dict[str, Any]:
+        """The workload's keys; an alias of a model as the name that it stands for."""
+        keys = self.workload.to_dict()
+        if isinstance(self.workload.model, str):
+            keys["model"] = self.config.name
+        return keys
+
     @property
     def kernels(self) -> Kernels:
         """The device's facts that kernels depend on."""
@@ -99,7 +107,13 @@ class Run:
     def play(self, tape: Tape, workload: Workload, attempt: Attempt) -> Module:
         """Run the workload on a tape."""
         with run(tape, self.kernels):
-            model = train(workload, self.config, attempt.depth, attempt.steps)
+            model = train(
+                workload,
+                self.config,
+                attempt.depth,
+                attempt.steps,
+                self.device.capacity_bytes,
+            )
             tape.events = tape.events[:]  # what dies from here on is not of the run
         return model
 

@@ -26,9 +26,23 @@ from memplan.quantization import prepare_model_for_kbit_training
 from memplan.workload import Workload
 
 
-def train(workload: Workload, config: ModelConfig, depth: Depth, steps: int) -> Module:
-    """Run the workload on this thread's tape; the trained model."""
-    model: Module = prepare(workload, config, depth)
+def train(
+    workload: Workload,
+    config: ModelConfig,
+    depth: Depth,
+    steps: int,
+    total_memory: int | None = None,
+) -> Module:
+    """Run the workload on this thread's tape; the trained model.
+
+    Args:
+        workload: What is to be run.
+        config: Its model's.
+        depth: Layers that are built.
+        steps: Optimizer steps.
+        total_memory: What the device says it has, or unknown. [bytes]
+    """
+    model: Module = prepare(workload, config, depth, total_memory)
     params = [p for p in model.parameters() if p.requires_grad]
     loop = Loop(workload, model, params)
     S.tape.end_phase("optimizer_init")
@@ -37,10 +51,10 @@ def train(workload: Workload, config: ModelConfig, depth: Depth, steps: int) -> 
     return model
 
 
-def prepare(workload: Workload, config: ModelConfig, depth: Depth) -> Any:
+def prepare(workload: Workload, config: ModelConfig, depth: Depth, total_memory: int | None) -> Any:
     """The model, loaded and adapted."""
     model = build_model(config, workload, depth)
-    load(model, workload.quantization)
+    load(model, workload.quantization, total_memory)
     S.tape.end_phase("load")
     if workload.prepares_kbit:
         prepare_model_for_kbit_training(model)

@@ -1,0 +1,60 @@
+"""How many parameters a model has, and how many bytes a checkpoint of the training holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from memplan.engine.nn import Module
+from memplan.engine.tensor import Tensor, numel
+from memplan.quantization.base import QuantizedLinear
+from memplan.results import Parameters
+
+
+class Counted(NamedTuple):
+    """One parameter, with the identical ones of repeated layers.
+
+    Attributes:
+        elements: As the model has them before packing. [elements]
+        nbytes: Of their tensor data. [bytes]
+        trains: Whether the optimizer updates it.
+    """
+
+    elements: int
+    nbytes: int
+    trains: bool
+
+
+def count_all(model: Module) -> Iterator[Counted]:
+    """Every parameter of the full model."""
+    for _, owner, _, p in model.named_parameters():
+        yield Counted(
+            elements(owner, p) * p.copies,
+            numel(p.shape) * p.dtype.itemsize * p.copies,
+            p.requires_grad,
+        )
+
+
+def elements(owner: Module, p: Tensor) -> int:
+    """Elements of a parameter; of a packed weight, those it was packed from."""
+    if isinstance(owner, QuantizedLinear) and p is owner.weight:
+        return owner.num_elements
+    return numel(p.shape)
+
+
+def count_parameters(model: Module) -> Parameters:
+    """Total and trainable parameters."""
+    counted = list(count_all(model))
+    return Parameters(
+        sum(c.elements for c in counted), sum(c.elements for c in counted if c.trains)
+    )
+
+
+def checkpoint_bytes(model: Module, method: str) -> int:
+    """Tensor data that ``save_pretrained`` writes: of an adapter, only what trains. [bytes]
+
+    Assumption: an adapter's file holds its trainable parameters in their own dtype; PEFT also writes
+    embeddings that it finds resized or targeted.
+    """
+    whole = method in ("full", "frozen")
+    return sum(c.nbytes for c in count_all(model) if whole or c.trains)
