@@ -12,8 +12,10 @@ from memplan.engine.tensor import Shape, Storage, Tensor, empty, numel
 
 
 def workspace() -> None:
-    """The workspace of this thread's cuBLAS handle: made at its first product, after the output,
-    and never freed.
+    """The workspace of this thread's cuBLAS handle.
+
+    Made at the thread's first product, after its output, and never freed; cuBLASLt, which adds a
+    bias, works in it, too.
 
     Source: pytorch/pytorch v2.14.1 ``aten/src/ATen/cuda/CublasHandlePool.cpp``.
     """
@@ -28,81 +30,129 @@ def product(shape: Shape, dtype: DType) -> Tensor:
     return out
 
 
-def linear(x: Tensor, weight: Tensor) -> Tensor:
-    """``at::linear`` without bias: t, view to 2-D, mm, _unsafe_view, as one node.
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """``at::linear``: with a bias, addmm of a contiguous or 2-D input, else a product and ``add_``.
 
-    ``mm: mat2: mm_mat2_backward; self: mm_mat1_backward``: the weight's gradient is made first,
-    contiguous in the weight's
-    layout. Source: derivatives.yaml ``mm``; ``aten/src/ATen/native/Linear.cpp``.
+    Source: ``aten/src/ATen/native/Linear.cpp`` ``linear``, ``_flatten_nd_linear``.
     """
     if S.autocast is not None:
-        weight = cast(weight)  # arguments are cast from the last to the first
+        bias = None if bias is None else cast(bias)  # from the last argument to the first
+        weight = cast(weight)
         x = cast(x)
+    if bias is None:
+        return mm(x, weight)
+    if x.strides is None or len(x.shape) == 2:
+        return addmm(x, weight, bias)
+    return add_bias(mm(x, weight), bias)
+
+
+def biased_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """``at::linear`` with a bias."""
+    return linear(x, weight, bias)
+
+
+def mm(x: Tensor, weight: Tensor) -> Tensor:
+    """``x @ weight.T``: t, view (or a copy) to 2-D, mm, _unsafe_view, as one node.
+
+    ``mm: mat2: mm_mat2_backward; self: mm_mat1_backward``: the weight's gradient is made first,
+    contiguous in the weight's layout. With a frozen weight an input that is no view of rows is
+    not copied: bmm takes its batches, and saves and makes the same.
+
+    Source: derivatives.yaml ``mm``, ``bmm``; ``aten/src/ATen/native/LinearAlgebra.cpp``
+    ``should_fold``.
+    """
     shape = (*x.shape[:-1], weight.shape[0])
-    if (
-        x.strides is not None
-        and len(x.shape) > 2
-        and view_strides(x, (numel(x.shape[:-1]), x.shape[-1])) is False
-    ):
-        x = contiguous(x)
+    if x.strides is not None and len(x.shape) > 2:
+        folds = weight.requires_grad or is_rows(x)
+        x = reshape_for_product(x, x.shape[:-1] if folds else x.shape[:-2])
     if not needs_grad(x, weight):
         return product(shape, x.dtype)
-    a, b, sx, sw, dtype = x.requires_grad, weight.requires_grad, x.shape, weight.shape, x.dtype
+    a, b, meta, sw = x.requires_grad, weight.requires_grad, Meta(x), weight.shape
 
     def backward(grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        if grad.strides is not None:  # _unsafe_view: grad.reshape
-            grad = reshape_raw(grad, (numel(grad.shape[:-1]), grad.shape[-1]))
-        g_weight = g_x = None
-        if b:
-            g_weight = product(sw, dtype)
-            g_weight.is_view = True  # t()
-        if a:
-            g_x = product(sx, dtype)
-            g_x.is_view = len(sx) > 2  # view
-        return g_x, g_weight
+        grad = flat(grad)  # _unsafe_view: grad.reshape
+        g_weight = weight_gradient(sw, meta.dtype) if b else None
+        return (input_gradient(meta) if a else None), g_weight
 
     node = Node((x, weight), ((weight,) if a else ()) + ((x,) if b else ()), backward)
     return node.finish(product(shape, x.dtype))
 
 
-def biased_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """``at::linear`` with a bias, of a contiguous input: view to 2-D, addmm, view, as one node.
+def is_rows(x: Tensor) -> bool:
+    """Whether all but the last dimension are one dimension in memory. Source: ``should_fold``."""
+    return view_strides(x, (numel(x.shape[:-1]), x.shape[-1])) is not False
 
-    ``addmm: self: maybe_multiply(grad, beta); mat1: mm_mat1_backward; mat2: mm_mat2_backward``.
-    The bias gets the gradient itself, which the engine sums. Source: derivatives.yaml ``addmm``;
-    ``aten/src/ATen/native/Linear.cpp`` ``_flatten_nd_linear``.
+
+def reshape_for_product(x: Tensor, batch: Shape) -> Tensor:
+    """``x``, or a copy if the dimensions of ``batch`` cannot be seen as one."""
+    rest = x.shape[len(batch) :]
+    return contiguous(x) if view_strides(x, (numel(batch), *rest)) is False else x
+
+
+def addmm(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """``x @ weight.T + bias``: view to 2-D, addmm, view, as one node.
+
+    ``addmm: self: maybe_multiply(grad, beta); mat1: mm_mat1_backward; mat2: mm_mat2_backward``: the
+    input's gradient is made first; the bias gets the gradient itself, which the engine sums.
+
+    Source: derivatives.yaml ``addmm``; ``aten/src/ATen/native/cuda/Blas.cpp``.
     """
-    if S.autocast is not None:
-        bias = cast(bias)  # arguments are cast from the last to the first
-        weight = cast(weight)
-        x = cast(x)
     shape = (*x.shape[:-1], weight.shape[0])
     if not needs_grad(x, weight, bias):
         return product(shape, x.dtype)
-    a, b, sx, sw, dtype = x.requires_grad, weight.requires_grad, x.shape, weight.shape, x.dtype
+    a, b, c = x.requires_grad, weight.requires_grad, bias.requires_grad
+    meta, sw = Meta(x), weight.shape
 
-    def backward(grad: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        if grad.strides is not None:
-            grad = reshape_raw(grad, (numel(grad.shape[:-1]), grad.shape[-1]))
-        g_x = g_weight = None
-        if a:
-            g_x = product(sx, dtype)
-            g_x.is_view = len(sx) > 2  # view
-        if b:
-            g_weight = product(sw, dtype)
-            g_weight.is_view = True  # t()
-        return grad, g_x, g_weight
+    def backward(grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        grad = flat(grad)
+        g_x = input_gradient(meta) if a else None
+        g_weight = weight_gradient(sw, meta.dtype) if b else None
+        return (grad if c else None), g_x, g_weight
 
-    saved = ((x,) if b else ()) + ((weight,) if a else ())
-    out = Node((bias, x, weight), saved, backward).finish(product(shape, x.dtype))
-    out.is_view = len(sx) > 2
+    node = Node((bias, x, weight), ((x,) if b else ()) + ((weight,) if a else ()), backward)
+    out = node.finish(product(shape, x.dtype))
+    out.is_view = len(shape) > 2
+    return out
+
+
+def add_bias(out: Tensor, bias: Tensor) -> Tensor:
+    """``output.add_(bias)``: ``add_.Tensor: other: maybe_multiply(grad, alpha); self: grad``."""
+    if not needs_grad(out, bias):
+        return out
+    a, b = out.requires_grad, bias.requires_grad
+    return attach(out, (out, bias), (), lambda grad: (grad if a else None, grad if b else None))
+
+
+def flat(grad: Tensor) -> Tensor:
+    """``grad.reshape``: a gradient as rows, for a product."""
+    if grad.strides is None:
+        return grad
+    return reshape_raw(grad, (numel(grad.shape[:-1]), grad.shape[-1]))
+
+
+def weight_gradient(shape: Shape, dtype: DType) -> Tensor:
+    """``grad.t().mm(x).t()`` of ``weight.t()``, and its ``t``: contiguous, and a view."""
+    out = product(shape, dtype)
+    out.is_view = True
+    return out
+
+
+def input_gradient(x: Meta) -> Tensor:
+    """``mm_mat1_backward``, seen in the input's shape: columns if the input's rows are columns.
+
+    Source: ``torch/csrc/autograd/FunctionsManual.cpp``.
+    """
+    out = product(x.shape, x.dtype)
+    rows = numel(x.shape[:-1])
+    by_columns = x.strides is not None and view_strides(x, (rows, x.shape[-1])) == (1, rows)
+    if by_columns:
+        out.strides = x.strides
+    out.is_view = by_columns or len(x.shape) > 2
     return out
 
 
 def matmul(a: Tensor, b: Tensor) -> Tensor:
-    """``at::matmul`` of two 4-D tensors: expand, reshape to 3-D (copies if the layout asks for it),
-    bmm, _unsafe_view.
-    """
+    """``at::matmul`` of two 4-D tensors: expand, reshape, which may copy, bmm, _unsafe_view."""
     if S.autocast is not None:
         b_cast, a_cast = cast(b), cast(a)  # live until the product is there
         return batched(a_cast, b_cast)
