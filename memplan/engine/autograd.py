@@ -58,6 +58,7 @@ class Node:
     buffer: Tensor | None
     backward: Any
     context: Any
+    drops_gradient = False
 
     def __init__(
         self,
@@ -87,6 +88,17 @@ class Node:
                 pack, self.unpack = S.hooks
                 self.saved += [pack(t) for t in saved]
         return out
+
+
+class PyNode(Node):
+    """A ``torch.autograd.Function``: the incoming gradient goes before its results are fitted.
+
+    Source: pytorch/pytorch v2.14.1 torch/csrc/autograd/python_function.cpp ``PyNode::apply``: the
+    inputs are cleared, and Python's tuple of them dies when it returns.
+    """
+
+    __slots__ = ()
+    drops_gradient = True
 
 
 class AccumulateGrad(Node):
@@ -300,6 +312,8 @@ def step(node: Node, ready: list[tuple[float, int, Node]]) -> None:
         grads = list(node.backward(grad))
     else:
         grads = list(call(node, grad))  # type: ignore[arg-type]
+    if node.drops_gradient:
+        grad = None
     if edges:
         fit(grads, edges)
     grad = None

@@ -10,9 +10,9 @@ Source: bitsandbytes 0.50.2 nn/modules.py ``Linear4bit``, ``Params4bit``; autogr
 from __future__ import annotations
 
 from memplan.dtypes import FP32, UINT8
-from memplan.engine.autograd import Node, needs_grad
+from memplan.engine.autograd import PyNode, needs_grad
 from memplan.engine.nn import Linear
-from memplan.engine.ops.matmul import biased_linear, linear, product
+from memplan.engine.ops.matmul import linear, product
 from memplan.engine.ops.pointwise import to
 from memplan.engine.ops.views import contiguous, reshape_raw
 from memplan.engine.reduction import borrow_full
@@ -132,7 +132,7 @@ def matmul_4bit(a: Tensor, layer: Linear4bit, bias: Tensor | None) -> Tensor:
         g_bias = bias_gradient(grad, bias_dtype) if bias_dtype is not None else None
         return (input_gradient(grad, shape, layer) if wants_a else None), g_bias
 
-    node = Node(inputs, (), backward)
+    node = PyNode(inputs, (), backward)
     with no_grad():
         out = gemm_4bit(a, layer, bias)
     return node.finish(out)
@@ -148,7 +148,7 @@ def gemm_4bit(a: Tensor, layer: Linear4bit, bias: Tensor | None) -> Tensor:
         dequantized = empty((layer.state.blocks,), FP32)
         absmax = empty((layer.state.blocks,), FP32)  # plus the offset
     weight = empty((n, k), a.dtype)
-    out = linear(a, weight) if bias is None else biased_linear(a, weight, bias)
+    out = linear(a, weight, bias)
     if layer.state.nested is not None:
         del dequantized, absmax
     return out

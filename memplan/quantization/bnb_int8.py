@@ -11,7 +11,7 @@ Source: bitsandbytes 0.50.2 nn/modules.py ``Linear8bitLt``, ``Int8Params``; auto
 from __future__ import annotations
 
 from memplan.dtypes import BOOL, FP16, FP32, INT8, INT32, DType
-from memplan.engine.autograd import Node, needs_grad
+from memplan.engine.autograd import PyNode, needs_grad
 from memplan.engine.nn import Linear
 from memplan.engine.ops.matmul import linear, product
 from memplan.engine.ops.views import reshape_raw
@@ -61,7 +61,7 @@ def matmul_8bit(a: Tensor, layer: Linear8bitLt, bias: Tensor | None) -> Tensor:
         g_bias = bias_gradient(grad, bias_dtype) if bias_dtype is not None else None
         return (input_gradient(grad, shape, dtype, layer) if wants_a else None), g_bias
 
-    node = Node(inputs, (), backward)
+    node = PyNode(inputs, (), backward)
     with no_grad():
         a = reshape_raw(a, rows_of(a))
         out = forward_8bit(a, shape, layer)
