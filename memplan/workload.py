@@ -6,6 +6,7 @@ a dict, so that deeper code reads attributes that were checked and never asks ag
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from os import PathLike, fspath
@@ -157,6 +158,8 @@ class Workload:
         return self.is_quantized and self.prepare_kbit and self.method != "frozen"
 
 
+# huggingface/peft v0.21.2 utils/constants.py: llama, mistral, qwen2 and qwen3 alike.
+PEFT_TARGETS = ("q_proj", "v_proj")
 KEYS = tuple(f.name for f in fields(Workload))
 DEFAULTS: dict[str, Any] = {
     f.name: {} if f.name in ("peft_config", "versions") else f.default
@@ -184,17 +187,28 @@ def rank_warnings(workload: Workload, shapes: Mapping[str, tuple[int, int]]) -> 
 
     Args:
         workload: The workload.
-        shapes: (out_features, in_features) of each adapted kind of module.
+        shapes: (out_features, in_features) of each kind of linear layer.
     """
     if workload.method != "lora":
         return ()
-    low = sorted(name for name, shape in shapes.items() if workload.rank > min(shape))
+    low = [n for n in shapes if workload.rank > min(shapes[n]) and _adapts(workload, n)]
     if not low:
         return ()
     return (
         f"rank {workload.rank} is above the rank of the matrices of {', '.join(low)}: more memory, "
         "no more capacity.",
     )
+
+
+def _adapts(workload: Workload, name: str) -> bool:
+    """Whether LoRA adapts the layers whose name ends so."""
+    targets = workload.target_modules or PEFT_TARGETS
+    if targets == "all-linear":
+        return name != "lm_head"
+    if isinstance(targets, str):
+        parts = ("model.layers.0.self_attn.", "model.layers.0.mlp.", "")
+        return any(re.fullmatch(targets, part + name) for part in parts)
+    return any(target.rpartition(".")[2] == name for target in targets)
 
 
 def _without_effect(workload: Workload) -> set[str]:

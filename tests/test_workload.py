@@ -212,12 +212,26 @@ def test_only_quantised_models_that_train_are_prepared(
     assert make(**keys).prepares_kbit is prepares
 
 
-def test_a_rank_above_the_matrix_is_a_warning() -> None:
-    shapes = {"q_proj": (4096, 4096), "k_proj": (1024, 4096)}
-    assert rank_warnings(make(method="lora", rank=1024), shapes) == ()
-    (warning,) = rank_warnings(make(method="lora", rank=2048), shapes)
-    assert "k_proj" in warning
-    assert "q_proj" not in warning
+SHAPES = {"q_proj": (4096, 4096), "k_proj": (1024, 4096), "lm_head": (500, 4096)}
+
+
+@pytest.mark.parametrize(
+    ("rank", "targets", "named"),
+    [
+        (1024, None, []),
+        (2048, None, []),
+        (5000, None, ["q_proj"]),
+        (1024, "all-linear", []),
+        (1025, "all-linear", ["k_proj"]),
+        (1025, ["q_proj", "self_attn.k_proj"], ["k_proj"]),
+        (1025, r".*\.(q|k)_proj", ["k_proj"]),
+        (501, ["lm_head"], ["lm_head"]),
+    ],
+)
+def test_a_rank_above_the_matrix_is_a_warning(rank: int, targets: Any, named: list[str]) -> None:
+    warnings = rank_warnings(make(method="lora", rank=rank, target_modules=targets), SHAPES)
+    assert len(warnings) == bool(named)
+    assert [n for n in SHAPES for w in warnings if n in w] == named
 
 
 FILES = {
