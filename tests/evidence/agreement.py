@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import astuple, fields
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
-import memplan
-from memplan.engine import Kernels, Tape, run
+from memplan.allocator.replay import Phase
 from memplan.engine.repeat import Depth
-from memplan.hardware import load_device
-from memplan.models.config import load_model_config
-from memplan.results import Estimate
-from memplan.training import train
+from memplan.engine.tape import EMPTY_CACHE, PhaseMark, Tape
+from memplan.estimate import estimate_run, on_card
+from memplan.running import Attempt, Run
 from memplan.workload import Workload
 from tests.evidence.events import Raw
 from tests.evidence.measure import COLUMNS
@@ -23,59 +21,70 @@ PEAKS = ("requested", "allocated", "reserved")
 STEP_PHASES = ("forward", "backward", "optimizer_step", "zero_grad")
 
 
-def expected(record: Json) -> dict[str, int]:
-    """Every number of a record that memplan must give: the peaks, the load, the last step."""
-    numbers = dict(zip((f"peak_{k}" for k in PEAKS), record["peak"], strict=True))
-    phases = record["phases"] | dict(zip(STEP_PHASES, record["steps"][-1], strict=True))
-    for phase, values in phases.items():
-        numbers |= {f"{phase}.{c}": v for c, v in zip(COLUMNS, values, strict=True)}
-    return numbers
+def run_of(record: Json) -> Run:
+    """The record's workload on the record's card: the same capacity, the same context."""
+    workload, _ = Workload.resolve(record["workload"])
+    run, card = Run.of(workload), record["device"]
+    total, context = card["total_bytes"], card["total_bytes"] - card["free_bytes"]
+    return replace(run, device=replace(run.device, capacity_bytes=total, context_bytes=context))
 
 
-def estimated(estimate: Estimate) -> dict[str, int]:
-    """The same numbers of an estimate."""
-    numbers = {f"peak_{k}": getattr(estimate, f"peak_{k}_bytes") for k in PEAKS}
-    for phase, memory in estimate.phases.items():
-        values = astuple(memory)
-        numbers |= {f"{phase}.{c}": v for c, v in zip(COLUMNS, values, strict=True)}
-    return numbers
+def fits(record: Json) -> bool:
+    """Whether memplan's card gets through the recorded workload."""
+    gpu = estimate_run(run_of(record)).gpu
+    assert gpu is not None
+    return gpu.fits
 
 
 def differences(record: Json) -> list[str]:
     """What is off, and by how many bytes: memplan's less the record's."""
-    ours = estimated(memplan.estimate(**record["workload"]))
-    real = expected(record)
+    run = run_of(record)
+    estimate = estimate_run(run)
+    peaks = [getattr(estimate, f"peak_{kind}_bytes") for kind in PEAKS]
+    off = unequal("run", [f"peak_{kind}" for kind in PEAKS], peaks, record["peak"])
+    simulation, _ = on_card(run, run.record())
+    before = numbers(simulation.before)
+    for name, real in record["phases"].items():
+        off += unequal(name, COLUMNS, before[name], real)
+    for step, (phases, recorded) in enumerate(zip(simulation.steps, record["steps"], strict=False)):
+        ours = numbers(phases)
+        for name, real in zip(STEP_PHASES, recorded, strict=True):
+            off += unequal(f"step {step} {name}", COLUMNS, ours[name], real)
+    return off
+
+
+def unequal(
+    where: str, names: Iterable[str], ours: Iterable[int], real: Iterable[int]
+) -> list[str]:
+    """A line for each number that differs."""
     return [
-        f"{key} {ours[key] - value:+,}"
-        for key, value in real.items()
-        if key in ours and ours[key] != value
+        f"{where} {name} {a - b:+,}" for name, a, b in zip(names, ours, real, strict=True) if a != b
     ]
+
+
+def numbers(phases: Iterable[Phase]) -> dict[str, list[int]]:
+    """``COLUMNS`` of each phase by name; of several micro batches, the last one's."""
+    return {
+        phase.key.name: [getattr(phase, f"{column}_bytes") for column in COLUMNS]
+        for phase in phases
+        if isinstance(phase.key, PhaseMark)
+    }
 
 
 def own_events(record: Json) -> Iterator[Raw]:
     """memplan's events of the record's workload, every layer and every step run."""
     workload, _ = Workload.resolve(record["workload"])
-    config = load_model_config(workload.model)
-    device = load_device(workload.gpu)
-    kernels = Kernels(**{f.name: getattr(device, f.name) for f in fields(Kernels)})
-    with run(Tape(), kernels) as tape:
-        model = train(workload, config, Depth.unrolled(config.num_hidden_layers), workload.steps)
-        events = tape.events[:]  # what dies from here on is not of the run
-        del model
-    return raw_events(events, tape)
-
-
-def raw_events(events: list[int], tape: Tape) -> Iterator[Raw]:
-    """Events that reach the allocator: a block of no bytes does not."""
-    phases = [*tape.phases]
-    layers = [*tape.layers]
+    run, tape = Run.of(workload), Tape()
+    everything = Attempt(Depth.unrolled(run.config.num_hidden_layers), workload.steps)
+    model = run.play(tape, workload, everything)
+    del model
+    marks = [mark for mark in tape.phases if mark.name != EMPTY_CACHE]
+    layers = dict(tape.layers)
     phase, layer = 0, "-"
-    for i, e in enumerate(events):
-        while phase < len(phases) - 1 and phases[phase].end <= i:
+    for i, e in enumerate(tape.events):
+        while phase < len(marks) - 1 and marks[phase].end <= i:
             phase += 1
-        while layers and layers[0][0] <= i:
-            layer = str(layers.pop(0)[1])
-        nbytes = e if e >= 0 else events[~e]
-        if nbytes:
-            number = i if e >= 0 else ~e
-            yield Raw(e < 0, number, nbytes, phases[phase].name, f"layer {layer}")
+        layer = str(layers.get(i, layer))
+        nbytes = e if e >= 0 else tape.events[~e]
+        if nbytes:  # a block of no bytes does not reach the allocator
+            yield Raw(e < 0, i if e >= 0 else ~e, nbytes, marks[phase].name, f"layer {layer}")

@@ -24,7 +24,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from memplan.errors import MemplanError
-from tests.evidence.agreement import differences, own_events
+from tests.evidence.agreement import differences, fits, own_events, run_of
 from tests.evidence.events import Event, Raw, named, partings
 from tests.evidence.record import measured, read_records
 from tests.evidence.workloads import draw
@@ -59,14 +59,27 @@ def features(record: Json) -> Iterator[str]:
 
 def outcome(record: Json) -> str:
     """``exact``, or what is off, or why memplan has no number."""
+    refused = (record["error"] or "").startswith("refused")
     try:
-        off = differences(record)
+        off = off_of(record)
     except MemplanError as error:
+        if refused:
+            return "exact"
         return f"memplan refuses: {' '.join(str(error).split())[:110]}"
     except Exception as error:
         return f"memplan fails: {type(error).__name__}: {error}"[:110]
     more = f" and {len(off) - 4} more" if len(off) > 4 else ""
     return f"off: {', '.join(off[:4])}{more}" if off else "exact"
+
+
+def off_of(record: Json) -> list[str]:
+    """What memplan says otherwise: numbers, or whether the run gets through."""
+    if record["error"] is None:
+        return differences(record)
+    if record["error"] == "out of memory":
+        return ["it fits"] if fits(record) else []
+    run_of(record).record()
+    return [f"does not refuse what the libraries do: {record['error']}"]
 
 
 def summary(records: list[Json]) -> None:
