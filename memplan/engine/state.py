@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from memplan.dtypes import DType
+from memplan.engine.interpreter import require_reference_counts
 from memplan.engine.kernels import Kernels
 from memplan.engine.tape import OUTSIDE, Tape
 
@@ -58,6 +59,7 @@ S = State()
 @contextmanager
 def run(tape: Tape, kernels: Kernels) -> Iterator[Tape]:
     """A fresh state in this thread for the length of a run; what was there comes back after it."""
+    require_reference_counts()
     before = dict(S.__dict__)
     S.__dict__.clear()
     S.tape, S.kernels, S.workspaces = tape, kernels, {}
