@@ -8,11 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from memplan.errors import MemplanError, UnsupportedError
 from memplan.hardware import load_device
 from memplan.models.config import load_model_config
-from memplan.workload import Workload, load_workload
+from memplan.models.keys import FAMILIES, IGNORED, REFUSED
+from memplan.workload import KEYS, Workload, load_workload
 
 LLAMA: dict[str, Any] = {
     "model_type": "llama",
@@ -297,3 +300,40 @@ def test_a_bad_workload_file_says_what_is_wrong(name: str, tmp_path: Path) -> No
 @pytest.mark.parametrize("name", ["a10", "", "h1000", "24", "-24GiB", "0", "1e400", "x" * 100_000])
 def test_a_bad_gpu_is_refused(name: str) -> None:
     refused(load_device, name)
+
+
+scalars = (
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9) | st.binary()
+)
+anything = st.recursive(
+    scalars, lambda v: st.lists(v, max_size=3) | st.dictionaries(st.text(max_size=5), v, max_size=3)
+)
+
+
+CONFIG_KEYS = sorted({k for f in FAMILIES.values() for k in f.defaults} | IGNORED | REFUSED.keys())
+
+
+def taken_or_refused(call: Any, value: Any) -> None:
+    message = ""
+    try:
+        call(value)
+    except MemplanError as error:
+        message = str(error)
+    assert "\n" not in message
+
+
+@given(st.sampled_from(KEYS), anything)
+def test_any_value_of_any_key_is_taken_or_refused(key: str, value: Any) -> None:
+    taken_or_refused(Workload.resolve, {**LORA, key: value})
+
+
+@given(st.sampled_from(sorted(FAMILIES)), st.sampled_from(CONFIG_KEYS), anything)
+def test_any_value_of_any_config_key_is_taken_or_refused(
+    model_type: str, key: str, value: Any
+) -> None:
+    taken_or_refused(load_model_config, {**LLAMA, "model_type": model_type, key: value})
+
+
+@given(st.text())
+def test_any_text_as_a_gpu_is_taken_or_refused(text: str) -> None:
+    taken_or_refused(load_device, text)

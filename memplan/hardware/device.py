@@ -70,7 +70,7 @@ def load_device(spec: str | int | None) -> Device:
         return _of_capacity(text)
     name = _aliases().get(text.lower().replace(" ", "-").replace("_", "-"))
     if name is None:
-        raise unknown_name("gpu", spec, _aliases())
+        raise unknown_name("gpu", spec, _catalogue())
     return _catalogue()[name]
 
 
