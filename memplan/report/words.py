@@ -75,7 +75,12 @@ def describe_fit(gpu: GpuFit) -> str:
 def describe_assumed(estimate: Estimate, *, without: Collection[str] = ()) -> str:
     """Every default that was assumed, with its value, in one line."""
     keys = (key for key in estimate.assumed if key not in without)
-    return ", ".join(f"{key} {format_value(estimate.workload.get(key))}".strip() for key in keys)
+    return ", ".join(_assumed(key, estimate.workload) for key in keys)
+
+
+def _assumed(key: str, workload: Mapping[str, Any]) -> str:
+    """A key with its value; one of the model's config is named alone."""
+    return f"{key} {format_value(workload[key])}" if key in workload else key
 
 
 def format_value(value: object) -> str:
