@@ -18,6 +18,8 @@ UNUSUAL = {
     "attention_mask": "none",
 }
 
+UNSET = {"target_modules": "PEFT's own"}  # what no value means, where it does not mean none
+
 
 def describe_run(workload: Mapping[str, Any], *, without: Collection[str] = ()) -> str:
     """What is run, in one line, leaving out the keys ``without``.
@@ -80,7 +82,10 @@ def describe_assumed(estimate: Estimate, *, without: Collection[str] = ()) -> st
 
 def _assumed(key: str, workload: Mapping[str, Any]) -> str:
     """A key with its value; one of the model's config is named alone."""
-    return f"{key} {format_value(workload[key])}" if key in workload else key
+    if key not in workload:
+        return key
+    value = workload[key]
+    return f"{key} {UNSET.get(key, 'none') if value is None else format_value(value)}"
 
 
 def format_value(value: object) -> str:
