@@ -17,15 +17,18 @@ SEQUENCE = -2
 
 
 class DynamicLayer:
-    """One layer's keys and values, joined to an empty tensor by the first forward."""
+    """One layer's keys and values, joined to empty tensors of the keys' dtype by the first forward.
+
+    Under autocast the rotation makes keys fp32, and with them the cached values.
+    """
 
     keys: Tensor
     values: Tensor
 
     def update(self, key_states: Tensor, value_states: Tensor) -> tuple[Tensor, Tensor]:
         """The keys and values for attention: copies, which the cache keeps."""
-        self.keys = join_one(key_states)
-        self.values = join_one(value_states)
+        self.keys = join_one(key_states, key_states.dtype)
+        self.values = join_one(value_states, key_states.dtype)
         return self.keys, self.values
 
 
@@ -38,8 +41,8 @@ class DynamicSlidingWindowLayer(DynamicLayer):
     def update(self, key_states: Tensor, value_states: Tensor) -> tuple[Tensor, Tensor]:
         """The whole keys and values for attention."""
         self.sliding_window_tensor = empty((), INT64)  # lazy_initialization moves it to the device
-        full_key_states = join_one(key_states)
-        full_value_states = join_one(value_states)
+        full_key_states = join_one(key_states, key_states.dtype)
+        full_value_states = join_one(value_states, key_states.dtype)
         self.keys = self.last(full_key_states)
         self.values = self.last(full_value_states)
         return full_key_states, full_value_states

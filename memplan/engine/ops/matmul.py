@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from memplan.dtypes import FP32, DType
+from memplan.dtypes import FP16, FP32, DType
 from memplan.engine.autograd import Node, attach, needs_grad
 from memplan.engine.layout import view_strides
 from memplan.engine.ops.pointwise import Meta, cast, to, unary
@@ -184,21 +184,28 @@ def bmm(self: Tensor, mat2: Tensor) -> Tensor:
 
 
 def softmax_float(self: Tensor) -> Tensor:
-    """``softmax(dim=-1, dtype=float32)``: a cast, then ``_softmax``, which saves its result.
+    """``softmax(dim=-1, dtype=float32)``: a cast, then ``_softmax``; float16 is cast by the kernel.
 
-    Backward: the output, then ``grad * result``, borrowed. Source:
+    Source: pytorch/pytorch v2.14.1 ``aten/src/ATen/native/SoftMax.cpp`` ``softmax``: half_to_float.
+    """
+    return softmax(self if self.dtype is FP16 else to(self, FP32))
+
+
+def softmax(self: Tensor) -> Tensor:
+    """``_softmax`` to fp32: ``_softmax_backward_data(grad, result, dim, self.scalar_type())``.
+
+    It saves its result. Backward: the gradient, then ``grad * result``, borrowed. Source:
     ``aten/src/ATen/native/cuda/SoftMax.cu``.
     """
-    x = to(self, FP32)
-    out = unary(x)
-    if not needs_grad(x):
+    out = unary(self, FP32)
+    if not needs_grad(self):
         return out
-    m = Meta(out)
+    m, dtype = Meta(out), self.dtype
 
     def backward(grad: Tensor) -> tuple[Tensor]:
-        out = unary(m)
+        out = unary(m, dtype)
         borrowed = unary(m)
         del borrowed
         return (out,)
 
-    return attach(out, (x,), (out,), backward)
+    return attach(out, (self,), (out,), backward)

@@ -5,6 +5,7 @@ Each op cites its entry of pytorch/pytorch v2.14.1 ``tools/autograd/derivatives.
 
 from __future__ import annotations
 
+from memplan.dtypes import DType, promote
 from memplan.engine.autograd import attach, needs_grad
 from memplan.engine.layout import view_strides
 from memplan.engine.reduction import sum_to
@@ -113,12 +114,13 @@ def narrow(x: Tensor, dim: int, length: int) -> Tensor:
     return attach(out, (x,), (), lambda grad: (empty(old, grad.dtype),)) if needs_grad(x) else out
 
 
-def join_one(x: Tensor) -> Tensor:
+def join_one(x: Tensor, dtype: DType) -> Tensor:
     """``torch.cat([empty, x])``, the first one-dimensional without elements: a contiguous copy.
 
-    ``cat: tensors: cat_tensors_backward``: a view of the gradient.
+    The dtype of the empty tensor counts in the promotion. ``cat: tensors: cat_tensors_backward``: a
+    view of the gradient.
     """
-    out = empty(x.shape, x.dtype)
+    out = empty(x.shape, promote(dtype, x.dtype))
     old = x.shape
     return (
         attach(out, (x,), (), lambda grad: (alias(grad, old, grad.strides),))
