@@ -98,8 +98,13 @@ def _check_trains(workload: Workload, defaults: Mapping[str, Any]) -> None:
 
 
 def _check_scaler(workload: Workload) -> None:
-    """``GradScaler`` refuses gradients in float16 (torch/amp/grad_scaler.py `_unscale_grads_`)."""
+    """``GradScaler`` refuses gradients in float16 (torch/amp/grad_scaler.py `_unscale_grads_`).
+
+    Not where nothing is unscaled beforehand: a fused optimizer does it by itself, in its step.
+    """
     if (workload.dtype, workload.autocast) != ("float16", "float16") or workload.prepares_kbit:
+        return
+    if workload.optimizer in ("adamw_fused", "none") and not workload.max_grad_norm:
         return
     adapter = (
         workload.adapter_dtype == "base" or workload.modules_to_save or workload.bias != "none"
@@ -109,7 +114,8 @@ def _check_scaler(workload: Workload) -> None:
     ):
         raise ConfigError(
             "autocast float16 trains through a GradScaler, which refuses float16 gradients: load "
-            "the weights in another dtype, or train float32 adapters only."
+            "the weights in another dtype, train float32 adapters only, or take adamw_fused with "
+            "max_grad_norm 0."
         )
 
 
