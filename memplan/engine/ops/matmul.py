@@ -46,11 +46,6 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return add_bias(mm(x, weight), bias)
 
 
-def biased_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """``at::linear`` with a bias."""
-    return linear(x, weight, bias)
-
-
 def mm(x: Tensor, weight: Tensor) -> Tensor:
     """``x @ weight.T``: t, view (or a copy) to 2-D, mm, _unsafe_view, as one node.
 
@@ -90,14 +85,17 @@ def reshape_for_product(x: Tensor, batch: Shape) -> Tensor:
 
 
 def addmm(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """``x @ weight.T + bias``: view to 2-D, addmm, view, as one node.
+    """``x @ weight.T + bias``: view to 2-D; addmm and view as one node.
 
     ``addmm: self: maybe_multiply(grad, beta); mat1: mm_mat1_backward; mat2: mm_mat2_backward``: the
-    input's gradient is made first; the bias gets the gradient itself, which the engine sums.
+    input's gradient is made first; the bias gets the gradient itself, which the engine sums. The
+    view of the input was made before that of the weight, so its gradient is handed on last.
 
     Source: derivatives.yaml ``addmm``; ``aten/src/ATen/native/cuda/Blas.cpp``.
     """
     shape = (*x.shape[:-1], weight.shape[0])
+    if len(x.shape) > 2:
+        x = view(x, (numel(x.shape[:-1]), x.shape[-1]))
     if not needs_grad(x, weight, bias):
         return product(shape, x.dtype)
     a, b, c = x.requires_grad, weight.requires_grad, bias.requires_grad
