@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from memplan.engine.nn import Module
 from memplan.errors import unknown_name
 from memplan.methods import full, lora, prompt_tuning
-from memplan.methods.targets import Targets
 from memplan.workload import Workload
 
 METHODS: dict[str, Callable[[Module, Workload], Module]] = {
@@ -24,14 +23,3 @@ def apply_method(model: Module, workload: Workload) -> Module:
     if method is None:
         raise unknown_name("method", workload.method, METHODS)
     return method(model, workload)
-
-
-def layer_signature(workload: Workload, index: int, modules: Sequence[str]) -> tuple[str, ...]:
-    """What a method does to decoder layer ``index``: layers with one signature are treated alike.
-
-    Args:
-        workload: The run.
-        index: The layer's number.
-        modules: The qualified names within a layer.
-    """
-    return Targets.of(workload).in_layer(index, modules) if workload.method == "lora" else ()

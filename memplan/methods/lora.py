@@ -74,8 +74,9 @@ class LoraEmbedding(LoraLayer):
         result = self.base_layer(x)
         torch_result_dtype = result.dtype
         embedding_A = transpose(self.lora_embedding_A, 0, 1)
+        embedding_B = transpose(self.lora_embedding_B, 0, 1)
         after_A = embedding_op.embedding(x, embedding_A)
-        adapter_output = scale(linear(after_A, self.lora_embedding_B))  # after_A @ embedding_B.T
+        adapter_output = scale(linear(after_A, transpose(embedding_B, 0, 1)))  # after_A @ B.T
         result = add(result, adapter_output)
         result = to(result, torch_result_dtype)
         return result

@@ -51,16 +51,6 @@ class Targets:
         modules = model.named_modules()
         return [name for name, m in modules if name and self.matches(name, isinstance(m, Linear))]
 
-    def in_layer(self, index: int, modules: Sequence[str]) -> tuple[str, ...]:
-        """Those of a decoder layer's modules that are adapted, or trained in full.
-
-        Layers for which the answers differ are not copies of one another.
-        """
-        prefix = f"model.layers.{index}."
-        saved = (m for m in modules if is_saved(prefix + m, self.saved))
-        adapted = (m for m in modules if self.matches(prefix + m, is_linear=True))
-        return (*adapted, *saved)
-
 
 def is_saved(name: str, modules_to_save: Sequence[str]) -> bool:
     """Whether a module is trained in full beside the adapter: by the end of its name, dot or not.
