@@ -1,4 +1,4 @@
-"""Draw random workloads, measure them, append one JSON line a run.
+r"""Draw random workloads, measure them, append one JSON line a run.
 
     python tests/evidence/record.py --seeds 0:250 --out tests/evidence/parity.jsonl --python PYTHON
 
@@ -7,6 +7,11 @@ torch has a CUDA device: the virtual GPU. What the environment must say so that 
 workload's GPU is in ``device_environment``. A line holds the workload, the three peaks, every
 phase's ``measure.COLUMNS``, parameter counts, the device and the versions; ``label`` says what it
 was measured on.
+
+    python tests/evidence/record.py --seeds 0:60 --out tests/evidence/verdicts.jsonl \
+        --cards-for tests/evidence/parity.jsonl --python PYTHON
+
+measures recorded workloads again on cards that they just fit, or just do not.
 """
 
 from __future__ import annotations
@@ -14,6 +19,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import random
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
@@ -22,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from tests.evidence.workloads import draw
+from tests.evidence.workloads import draw, draw_card
 
 Json = dict[str, Any]
 
@@ -83,6 +89,20 @@ def drawn(seeds: range, extra: Json) -> list[Json]:
     return sorted(records, key=lambda record: sorted(device_environment(record).items()))
 
 
+def recut(seeds: range, recorded: list[Json]) -> list[Json]:
+    """Recorded workloads, each on a card cut to its peaks, loading included."""
+    complete = [record for record in recorded if record["error"] is None]
+    records = []
+    for seed in seeds:
+        base = random.Random(f"base {seed}").choice(complete)
+        phases = [*base["phases"].values(), *(p for step in base["steps"] for p in step)]
+        allocated, reserved = (max(p[i] for p in phases) for i in (1, 2))
+        card = draw_card(seed, allocated, reserved)
+        name = {"name": f"v{seed}-{base['name']}", "workload": base["workload"]}
+        records.append(name | card)
+    return records
+
+
 def read_records(path: Path) -> list[Json]:
     """The lines of a recorded file, or none."""
     if not path.exists():
@@ -104,6 +124,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--python", default=os.environ.get("MEMPLAN_VIRTUAL_PYTHON", sys.executable)
     )
+    parser.add_argument("--cards-for", type=Path, help="records to measure on cards cut to them")
     parser.add_argument("--capacity-gib", type=float, help="capacity of the card, for verdicts")
     parser.add_argument("--context-mib", type=int, default=CONTEXT_MIB)
     return parser.parse_args()
@@ -116,7 +137,10 @@ def main() -> None:
     if options.capacity_gib is not None:
         extra = {"capacity_gib": options.capacity_gib, "context_mib": options.context_mib}
     known = {record["name"] for record in read_records(options.out)}
-    records = [r for r in drawn(options.seeds, extra) if r["name"] not in known]
+    records = drawn(options.seeds, extra)
+    if options.cards_for:
+        records = recut(options.seeds, read_records(options.cards_for))
+    records = [record for record in records if record["name"] not in known]
     with options.out.open("a") as file:
         for record in measured(records, options.python):
             file.write(json.dumps(record, separators=(",", ":")) + "\n")

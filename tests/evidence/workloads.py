@@ -45,6 +45,7 @@ LENGTHS = (
 LONG = (1300, 1536, 2000, 2048, 3000, 3071, 3073, 4096, 4100, 5000, 8192)
 VOCABULARIES = (97, 997, 1000, 4095, 10000, 32000, 32001, 50257, 128256, 151936)
 
+MIB = 1 << 20
 DEFAULTS: Json = {
     "dtype": "bfloat16",
     "autocast": "none",
@@ -92,6 +93,27 @@ def draw(seed: int) -> Json:
     draw_optimizer(r, w)
     draw_flash(r, w)
     return {key: value for key, value in w.items() if DEFAULTS.get(key, ()) != value}
+
+
+def draw_card(seed: int, allocated: int, reserved: int) -> Json:
+    """A card that a run with these peaks just fits, needs its cache back for, or does not fit.
+
+    Small runs get an 8 GiB card whose context leaves no more: transformers' warm-up wants 1.2 GiB.
+    """
+    r = random.Random(f"card {seed}")
+    rooms = (
+        reserved,
+        reserved - r.choice((2, 4, 8, 20)) * MIB,
+        r.randint(allocated, reserved),
+        allocated + r.randrange(0, 40) * MIB,
+        r.randint(allocated * 9 // 10, allocated),
+        allocated // 2,
+    )
+    room_mib = max(1, -(-r.choice(rooms[:5] if maybe(r, 0.9) else rooms) // MIB))
+    if room_mib < 6 * 1024:
+        return {"capacity_gib": 8.0, "context_mib": 8 * 1024 - room_mib}
+    context_mib = r.choice((300, 450, 612))
+    return {"capacity_gib": (room_mib + context_mib) / 1024, "context_mib": context_mib}
 
 
 def maybe(r: random.Random, probability: float) -> bool:
