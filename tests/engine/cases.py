@@ -1,0 +1,414 @@
+"""One row an op: how memplan calls it, how torch does, on which tensors.
+
+``torch`` is passed to the second as an argument, so that this table loads without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+from memplan.dtypes import FP32
+from memplan.engine.ops import attention, embedding, loss, matmul, pointwise, views
+from memplan.engine.ops.attention_efficient import efficient
+from memplan.engine.ops.attention_flash import flash_aligned, pad_last
+from memplan.engine.ops.attention_math import add_in_place, math, repeat_heads, safe_softmax
+
+Swap = tuple[int, int]
+FLOATS = ("float32", "bfloat16", "float16")
+
+
+@dataclass(frozen=True, slots=True)
+class Arg:
+    """A tensor given to an op; ``swap``: two dimensions exchanged, so that it is not contiguous."""
+
+    shape: tuple[int, ...]
+    dtype: str = "float32"
+    swap: Swap | None = None
+
+    @property
+    def may_require_grad(self) -> bool:
+        """Whether it is a float."""
+        return self.dtype in FLOATS
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One call.
+
+    Attributes:
+        name: Unique.
+        ops: The functions of memplan that it covers.
+        memplan: The call in memplan.
+        torch: The same in torch, which is the first argument.
+        args: What both are given.
+        exact: Saved tensors agree in shape; where memplan makes one node of several of torch's,
+            a tensor may be saved as another view: then storages are compared.
+        cuda_only: Why CPU torch cannot say: it takes another kernel there.
+    """
+
+    name: str
+    ops: tuple[Callable[..., Any], ...]
+    memplan: Callable[..., Any]
+    torch: Callable[..., Any]
+    args: tuple[Arg, ...]
+    exact: bool = True
+    cuda_only: str = ""
+
+    def masks(self) -> list[tuple[bool, ...]]:
+        """Every choice of which floats require a gradient."""
+        return list(
+            product(*((False, True) if a.may_require_grad else (False,) for a in self.args))
+        )
+
+    def key(self, mask: tuple[bool, ...]) -> str:
+        """The name of one choice of gradients."""
+        return f"{self.name} {''.join('01'[required] for required in mask)}"
+
+
+def simple(
+    name: str, op: Callable[..., Any], torch: Callable[..., Any], *args: Arg, **more: Any
+) -> Case:
+    """An op that is called with its tensors and nothing else."""
+    return Case(name, (op,), op, torch, args, **more)
+
+
+X = Arg((2, 6, 8))
+SWAPPED = Arg((2, 6, 8), swap=(1, 2))
+HALF = Arg((2, 6, 8), "bfloat16")
+HEADS = Arg((2, 4, 6, 8), swap=(1, 2))
+
+VIEWS = (
+    Case("view", (views.view,), lambda a: views.view(a, (12, 8)), lambda t, a: a.view(12, 8), (X,)),
+    Case(
+        "reshape of a view",
+        (views.reshape,),
+        lambda a: views.reshape(a, (2, 48)),
+        lambda t, a: a.reshape(2, 48),
+        (X,),
+    ),
+    Case(
+        "reshape with a copy",
+        (views.reshape, views.clone, views.view),
+        lambda a: views.reshape(a, (12, 8)),
+        lambda t, a: a.reshape(12, 8),
+        (SWAPPED,),
+    ),
+    simple("contiguous, already", views.contiguous, lambda t, a: a.contiguous(), X),
+    simple("contiguous, a copy", views.contiguous, lambda t, a: a.contiguous(), SWAPPED),
+    simple("clone", views.clone, lambda t, a: a.clone(), X),
+    Case(
+        "transpose",
+        (views.transpose,),
+        lambda a: views.transpose(a, 1, 2),
+        lambda t, a: a.transpose(1, 2),
+        (X,),
+    ),
+    Case(
+        "unsqueeze",
+        (views.unsqueeze,),
+        lambda a: views.unsqueeze(a, 1),
+        lambda t, a: a.unsqueeze(1),
+        (X,),
+    ),
+    Case(
+        "expand",
+        (views.expand,),
+        lambda a: views.expand(a, (2, 6, 8)),
+        lambda t, a: a.expand(2, 6, 8),
+        (Arg((2, 1, 8)),),
+    ),
+    Case(
+        "narrow",
+        (views.narrow,),
+        lambda a: views.narrow(a, -1, 5),
+        lambda t, a: a[..., :5],
+        (X,),
+    ),
+    simple("half", views.half, lambda t, a: a[..., 4:], X),
+    Case(
+        "join_one",
+        (views.join_one,),
+        lambda a: views.join_one(a, FP32),
+        lambda t, a: t.cat([t.zeros(0, device=a.device), a], -2),
+        (X,),
+    ),
+    Case(
+        "join_one, promoted",
+        (views.join_one,),
+        lambda a: views.join_one(a, FP32),
+        lambda t, a: t.cat([t.zeros(0, device=a.device), a], -2),
+        (HALF,),
+    ),
+    Case(
+        "repeat_batch",
+        (views.repeat_batch,),
+        lambda a: views.repeat_batch(a, 3),
+        lambda t, a: a.repeat(3, 1, 1),
+        (Arg((1, 6, 8)),),
+    ),
+    simple("detach", views.detach, lambda t, a: a.detach(), X),
+)
+
+POINTWISE = (
+    simple("mul", pointwise.mul, lambda t, a, b: a * b, X, X),
+    simple("mul, broadcast", pointwise.mul, lambda t, a, b: a * b, X, Arg((8,))),
+    simple("mul, promoted", pointwise.mul, lambda t, a, b: a * b, HALF, X),
+    simple("mul, other layout", pointwise.mul, lambda t, a, b: a * b, SWAPPED, X),
+    Case(
+        "mul by itself",
+        (pointwise.mul,),
+        lambda a: pointwise.mul(a, a),
+        lambda t, a: a * a,
+        (X,),
+    ),
+    simple("scale", pointwise.scale, lambda t, a: a * 0.5, X),
+    simple("scale, by division", pointwise.scale, lambda t, a: a / 2, HALF),
+    simple("add", pointwise.add, lambda t, a, b: a + b, X, X),
+    simple("add, broadcast", pointwise.add, lambda t, a, b: a + b, HALF, Arg((8,), "bfloat16")),
+    simple("add, promoted", pointwise.add, lambda t, a, b: a + b, X, HALF),
+    simple("add_number", pointwise.add_number, lambda t, a: a + 1e-6, X),
+    simple("neg", pointwise.neg, lambda t, a: -a, SWAPPED),
+    Case("to", (pointwise.to,), lambda a: pointwise.to(a, FP32), lambda t, a: a.float(), (HALF,)),
+    Case(
+        "to the same",
+        (pointwise.to,),
+        lambda a: pointwise.to(a, FP32),
+        lambda t, a: a.float(),
+        (X,),
+    ),
+    simple("square", pointwise.square, lambda t, a: a.pow(2), X),
+    simple("rsqrt", pointwise.rsqrt, lambda t, a: t.rsqrt(a), X),
+    simple("mean_last", pointwise.mean_last, lambda t, a: a.mean(-1, keepdim=True), X),
+    simple("silu", pointwise.silu, lambda t, a: t.nn.functional.silu(a), HALF),
+    Case(
+        "cat",
+        (pointwise.cat,),
+        lambda a, b: pointwise.cat(a, b, -1),
+        lambda t, a, b: t.cat([a, b], -1),
+        (X, X),
+    ),
+    Case(
+        "dropout",
+        (pointwise.dropout,),
+        lambda a: pointwise.dropout(a, 0.1),
+        lambda t, a: t.native_dropout(a, 0.1, True)[0],  # what F.dropout is on CUDA
+        (X,),
+    ),
+    Case(
+        "dropout of nothing",
+        (pointwise.dropout,),
+        lambda a: pointwise.dropout(a, 0.0),
+        lambda t, a: t.nn.functional.dropout(a, 0.0),
+        (X,),
+    ),
+)
+
+W, B, Q = Arg((5, 8)), Arg((5,)), Arg((2, 4, 6, 8))
+
+PRODUCTS = (
+    simple(
+        "linear", matmul.linear, lambda t, a, w: t.nn.functional.linear(a, w), X, W, exact=False
+    ),
+    simple(
+        "linear of rows",
+        matmul.linear,
+        lambda t, a, w: t.nn.functional.linear(a, w),
+        Arg((6, 8)),
+        W,
+        exact=False,
+    ),
+    simple(
+        "linear, other layout",
+        matmul.linear,
+        lambda t, a, w: t.nn.functional.linear(a, w),
+        SWAPPED,
+        W,
+        exact=False,
+    ),
+    simple(
+        "linear with a bias",
+        matmul.linear,
+        lambda t, a, w, b: t.nn.functional.linear(a, w, b),
+        X,
+        W,
+        B,
+        exact=False,
+    ),
+    simple(
+        "linear with a bias, rows",
+        matmul.linear,
+        lambda t, a, w, b: t.nn.functional.linear(a, w, b),
+        Arg((6, 8)),
+        W,
+        B,
+        exact=False,
+    ),
+    simple(
+        "linear with a bias, other layout",
+        matmul.linear,
+        lambda t, a, w, b: t.nn.functional.linear(a, w, b),
+        SWAPPED,
+        W,
+        B,
+        exact=False,
+    ),
+    simple("mm", matmul.mm, lambda t, a, w: a @ w.t(), Arg((6, 8)), W, exact=False),
+    simple(
+        "addmm",
+        matmul.addmm,
+        lambda t, a, w, b: t.addmm(b, a, w.t()),
+        Arg((6, 8)),
+        W,
+        B,
+        exact=False,
+    ),
+    Case(
+        "add_bias",
+        (matmul.add_bias,),
+        lambda a, w, b: matmul.add_bias(matmul.mm(a, w), b),
+        lambda t, a, w, b: (a @ w.t()).add_(b),
+        (Arg((6, 8)), W, B),
+        exact=False,
+    ),
+    simple("bmm", matmul.bmm, lambda t, a, b: t.bmm(a, b), X, Arg((2, 8, 5))),
+    simple("matmul", matmul.matmul, lambda t, a, b: a @ b, HEADS, Arg((2, 4, 8, 5)), exact=False),
+    simple("batched", matmul.batched, lambda t, a, b: a @ b, Q, Arg((2, 4, 8, 5)), exact=False),
+    simple(
+        "softmax_float",
+        matmul.softmax_float,
+        lambda t, a: t.nn.functional.softmax(a, -1, dtype=t.float32),
+        HALF,
+    ),
+    Case(
+        "softmax_float of fp32",
+        (matmul.softmax_float, matmul.softmax),
+        matmul.softmax_float,
+        lambda t, a: t.nn.functional.softmax(a, -1, dtype=t.float32),
+        (X,),
+    ),
+    simple(
+        "softmax_float of fp16",
+        matmul.softmax_float,
+        lambda t, a: t.nn.functional.softmax(a, -1, dtype=t.float32),
+        Arg((2, 6, 8), "float16"),
+    ),
+)
+
+LOOKUP_AND_LOSS = (
+    simple(
+        "embedding",
+        embedding.embedding,
+        lambda t, ids, w: t.nn.functional.embedding(ids, w),
+        Arg((2, 6), "int64"),
+        Arg((50, 8)),
+    ),
+    simple(
+        "cross_entropy",
+        loss.cross_entropy,
+        lambda t, a, target: t.nn.functional.cross_entropy(a, target),
+        Arg((6, 50)),
+        Arg((6,), "int64"),
+    ),
+)
+
+
+def sdpa(kernel: str, **more: Any) -> Callable[..., Any]:
+    """memplan's attention with one kernel."""
+    return lambda *args: attention.scaled_dot_product_attention(*args, kernel=kernel, **more)
+
+
+def torch_sdpa(backend: str, **more: Any) -> Callable[..., Any]:
+    """torch's attention with one kernel."""
+
+    def call(t: Any, q: Any, k: Any, v: Any, mask: Any = None) -> Any:
+        with t.nn.attention.sdpa_kernel(getattr(t.nn.attention.SDPBackend, backend)):
+            return t.nn.functional.scaled_dot_product_attention(
+                q, k, v, mask, is_causal=mask is None, enable_gqa=q.shape[1] != k.shape[1], **more
+            )
+
+    return call
+
+
+SDPA = (attention.scaled_dot_product_attention, attention.dispatch)
+Q16, KV16, WIDE16 = (
+    Arg((2, 4, 6, 8), "bfloat16", (1, 2)),
+    Arg((2, 2, 6, 8), "bfloat16", (1, 2)),
+    Arg((2, 4, 6, 12), "bfloat16", (1, 2)),
+)
+MASK = Arg((2, 1, 6, 6), "bool")
+ON_CPU = "CPU torch has a flash kernel of its own, and no memory-efficient one"
+
+ATTENTION = (
+    Case(
+        "sdpa-math",
+        (*SDPA, math, safe_softmax, add_in_place),
+        sdpa("sdpa-math"),
+        torch_sdpa("MATH"),
+        (Q, Q, Q),
+        exact=False,
+    ),
+    Case(
+        "sdpa-math, 16 bits, grouped heads",
+        (*SDPA, math, repeat_heads),
+        sdpa("sdpa-math"),
+        torch_sdpa("MATH"),
+        (Q16, KV16, KV16),
+        exact=False,
+    ),
+    Case(
+        "sdpa-math with a mask",
+        (*SDPA, math),
+        sdpa("sdpa-math"),
+        torch_sdpa("MATH"),
+        (Q16, Q16, Q16, MASK),
+        exact=False,
+    ),
+    Case(
+        "pad_last",
+        (pad_last,),
+        pad_last,
+        lambda t, a: t.nn.functional.pad(a, (0, 4)),
+        (Arg((2, 4, 6, 12), swap=(1, 2)),),
+    ),
+    Case(
+        "sdpa-flash",
+        (*SDPA, attention.flash_attention, flash_aligned),
+        lambda q, k, v: attention.flash_attention(q, k, v),
+        torch_sdpa("FLASH_ATTENTION"),
+        (Q16, KV16, KV16),
+        exact=False,
+        cuda_only=ON_CPU,
+    ),
+    Case(
+        "sdpa-flash, heads of 12",
+        (*SDPA, flash_aligned, pad_last),
+        sdpa("sdpa-flash"),
+        torch_sdpa("FLASH_ATTENTION"),
+        (WIDE16, WIDE16, WIDE16),
+        exact=False,
+        cuda_only=ON_CPU,
+    ),
+    Case(
+        "sdpa-efficient with a mask",
+        (*SDPA, attention.efficient_attention, efficient),
+        lambda q, k, v, m: attention.efficient_attention(q, k, v, m),
+        torch_sdpa("EFFICIENT_ATTENTION"),
+        (Q16, Q16, Q16, MASK),
+        exact=False,
+        cuda_only=ON_CPU,
+    ),
+    Case(
+        "sdpa-efficient, fp32, grouped heads",
+        (*SDPA, efficient),
+        sdpa("sdpa-efficient"),
+        torch_sdpa("EFFICIENT_ATTENTION"),
+        (Q, Arg((2, 2, 6, 8)), Arg((2, 2, 6, 8))),
+        exact=False,
+        cuda_only=ON_CPU,
+    ),
+)
+
+CASES: tuple[Case, ...] = (*VIEWS, *POINTWISE, *PRODUCTS, *LOOKUP_AND_LOSS, *ATTENTION)

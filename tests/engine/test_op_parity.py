@@ -1,0 +1,85 @@
+"""Every op saves what torch saves, for every choice of gradients: storages, shapes, dtypes.
+
+``-m torch`` asks CPU torch. What CUDA kernels save and borrow was recorded on the virtual GPU by
+``record_ops.py``, and is compared in every run.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import json
+import pkgutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import memplan.engine.ops as ops_package
+from tests.engine.cases import CASES, Case
+from tests.engine.observe import Saved, events_of_memplan, saved_by_memplan
+
+Mask = tuple[bool, ...]
+
+RECORDED = json.loads((Path(__file__).parent / "recorded_ops.json").read_text())
+CALLS = [pytest.param(c, m, id=c.key(m)) for c in CASES for m in c.masks()]
+ON_CPU = [pytest.param(c, m, id=c.key(m)) for c in CASES for m in c.masks() if not c.cuda_only]
+MAKES_A_NODE = ("Node(", "attach(", "_viewed(")
+
+
+def ops() -> Iterator[Callable[..., Any]]:
+    """The functions of ``memplan.engine.ops`` that record a node."""
+    for found in pkgutil.iter_modules(ops_package.__path__):
+        module = importlib.import_module(f"{ops_package.__name__}.{found.name}")
+        for name, function in inspect.getmembers(module, inspect.isfunction):
+            if function.__module__ != module.__name__ or name.startswith("_"):
+                continue
+            if any(word in inspect.getsource(function) for word in MAKES_A_NODE):
+                yield function
+
+
+def comparable(case: Case, saved: list[Saved]) -> list[tuple[Any, ...]]:
+    """What must agree: all of it, or not the shape in which a storage is seen."""
+    return [row if case.exact else (row[0], row[2], row[3]) for row in saved]
+
+
+def test_every_op_has_a_case() -> None:
+    covered = {op for case in CASES for op in case.ops}
+    assert [f"{op.__module__}.{op.__name__}" for op in ops() if op not in covered] == []
+
+
+def test_no_name_is_used_twice() -> None:
+    assert len({case.name for case in CASES}) == len(CASES)
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize(("case", "mask"), ON_CPU)
+def test_saves_what_cpu_torch_saves(case: Case, mask: Mask) -> None:
+    from tests.engine.torch_side import saved_by_torch
+
+    required, saved = saved_by_torch(case, mask)
+    mine_required, mine = saved_by_memplan(case, mask)
+    assert mine_required == required
+    assert comparable(case, mine) == comparable(case, saved)
+
+
+@pytest.mark.parametrize(("case", "mask"), CALLS)
+def test_saves_what_the_cuda_build_saves(case: Case, mask: Mask) -> None:
+    recorded = RECORDED["calls"][case.key(mask)]
+    required, saved = saved_by_memplan(case, mask)
+    assert required == recorded["requires_grad"]
+    as_rows = [(name, tuple(shape), dtype, n) for name, shape, dtype, n in recorded["saved"]]
+    assert comparable(case, saved) == comparable(case, as_rows)
+
+
+@pytest.mark.parametrize(("case", "mask"), CALLS)
+def test_makes_and_frees_what_the_cuda_build_does(case: Case, mask: Mask) -> None:
+    recorded = RECORDED["calls"][case.key(mask)]
+    forward, backward = events_of_memplan(case, mask)
+    assert forward == recorded["forward"]
+    assert backward == recorded["backward"]
+
+
+def test_nothing_recorded_is_left_out() -> None:
+    assert {case.key(mask) for case in CASES for mask in case.masks()} == set(RECORDED["calls"])
