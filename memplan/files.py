@@ -7,7 +7,7 @@ wrong becomes one `ConfigError` that names the file. Libraries are imported when
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from memplan.errors import ConfigError
 MAX_FILE_BYTES = 4 << 20
 MAX_DEPTH = 32
 MAX_VALUES = 200_000
+MERGE = "tag:yaml.org,2002:merge"
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
@@ -113,13 +114,17 @@ def _parse_yaml(text: str) -> Any:
         """A safe loader that refuses a key that occurs twice."""
 
         def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-            pairs = [(self.construct_object(k, deep=True), v) for k, v in node.value]
-            seen: set[Any] = set()
-            for key, _ in pairs:
+            if isinstance(node, yaml.MappingNode):
+                self.refuse_twice(k for k, _ in node.value if k.tag != MERGE)
+            return super().construct_mapping(node, deep=deep)
+
+        def refuse_twice(self, nodes: Iterable[Any]) -> None:
+            seen: set[object] = set()
+            for node in nodes:
+                key = self.construct_object(node, deep=True)
                 if not isinstance(key, (str, int)) or key in seen:
                     raise ValueError(f"the key {key!r} occurs twice or is no name")
                 seen.add(key)
-            return super().construct_mapping(node, deep=deep)
 
     try:
         return yaml.load(text, Loader=Loader)

@@ -13,7 +13,7 @@ from typing import Any
 
 MAX_SIZE = 1 << 24
 MAX_VOCABULARY = 1 << 31
-MAX_LAYERS = 4096
+MAX_LAYERS = 1024
 MAX_POSITIONS = 1 << 40
 NO_SUCH_MODEL = "no model is that large"
 
