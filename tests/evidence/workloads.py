@@ -1,13 +1,16 @@
 """Random workloads in the keys of ``memplan.Workload``: the same seed gives the same workload.
 
 Values that are ``Workload``'s own defaults are left out. What the libraries would refuse is avoided
-where the reason is known; the rest shows when it is measured.
+where the reason is known; the rest shows when it is measured. From seed 1000 on, each workload has
+something that is rare.
 """
 
 from __future__ import annotations
 
 import random
 from typing import Any
+
+from tests.evidence.rare import make_rare
 
 Json = dict[str, Any]
 
@@ -46,6 +49,7 @@ LONG = (1300, 1536, 2000, 2048, 3000, 3071, 3073, 4096, 4100, 5000, 8192)
 VOCABULARIES = (97, 997, 1000, 4095, 10000, 32000, 32001, 50257, 128256, 151936)
 
 MIB = 1 << 20
+FIRST_RARE = 1000
 DEFAULTS: Json = {
     "dtype": "bfloat16",
     "autocast": "none",
@@ -92,6 +96,8 @@ def draw(seed: int) -> Json:
     draw_options(r, w)
     draw_optimizer(r, w)
     draw_flash(r, w)
+    if seed >= FIRST_RARE:
+        make_rare(r, w)
     return {key: value for key, value in w.items() if DEFAULTS.get(key, ()) != value}
 
 
