@@ -114,7 +114,7 @@ class Run:
                 attempt.steps,
                 self.device.capacity_bytes,
             )
-            tape.events = tape.events[:]  # what dies from here on is not of the run
+            tape.finish()
         return model
 
 

@@ -50,7 +50,11 @@ class _Witness:
 
 
 def frees_at_once() -> bool:
-    """Whether names, arguments and containers let go in the order that the engine relies on."""
+    """Whether names and arguments let go when the engine relies on it.
+
+    The order in which a frame's own names go at its return is not relied on (3.14 reversed it): no
+    allocation comes between, and frees commute.
+    """
     ends: list[str] = []
 
     def callee(first: _Witness | None, second: _Witness) -> None:
@@ -61,4 +65,4 @@ def frees_at_once() -> bool:
 
     callee(_Witness(ends, "a"), _Witness(ends, "d"))
     ends.append("returned")
-    return ends == ["a", "c", "returns", "b", "d", "returned"]
+    return ends[:3] == ["a", "c", "returns"] and sorted(ends[3:5]) == ["b", "d"] and len(ends) == 6

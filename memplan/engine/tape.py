@@ -63,6 +63,14 @@ class Tape:
             self.origin = origin
             self.layers.append((len(self.events), origin))
 
+    def finish(self) -> None:
+        """The run is over: what dies from here on is not of it."""
+        self.free = _ignore  # type: ignore[method-assign]
+
     def end_phase(self, name: str, step: int = OUTSIDE) -> None:
         """Close a phase here."""
         self.phases.append(PhaseMark(len(self.events), name, step))
+
+
+def _ignore(number: int) -> None:
+    """Take no note of a free after the run."""

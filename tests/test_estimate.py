@@ -1,0 +1,117 @@
+"""The main job, from keys to numbers."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+import memplan
+from memplan.errors import ConfigError
+from memplan.workload import Workload
+
+SMALL = {
+    "model_type": "llama",
+    "num_hidden_layers": 8,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "hidden_size": 128,
+    "intermediate_size": 300,
+    "vocab_size": 997,
+}
+CASES: list[dict[str, Any]] = [
+    {"method": "full", "seq_len": 50},
+    {"method": "lora", "seq_len": 70, "activation_checkpointing": True, "dropout": 0.1},
+    {"method": "lora", "seq_len": 33, "dtype": "float32", "autocast": "bfloat16"},
+    {"method": "prompt_tuning", "seq_len": 64, "quantization": "nf4-dq"},
+    {"method": "frozen", "seq_len": 100, "use_cache": True},
+]
+
+
+def totals(keys: dict[str, Any]) -> tuple[int, int, int]:
+    e = memplan.estimate(model=SMALL, **keys)
+    return e.peak_requested_bytes, e.peak_allocated_bytes, e.peak_reserved_bytes
+
+
+def test_estimates_in_several_threads_do_not_meet() -> None:
+    alone = [totals(keys) for keys in CASES]
+    with ThreadPoolExecutor(max_workers=5) as pool:
+        assert list(pool.map(totals, CASES * 6)) == alone * 6
+
+
+@contextmanager
+def collector(*, threshold: int) -> Iterator[None]:
+    before, was_on = gc.get_threshold(), gc.isenabled()
+    gc.set_threshold(threshold)
+    if not threshold:
+        gc.disable()
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+        if was_on:
+            gc.enable()
+
+
+@pytest.mark.parametrize("keys", CASES)
+def test_the_cyclic_collector_has_no_say(keys: dict[str, Any]) -> None:
+    plain = totals(keys)
+    with collector(threshold=0):
+        assert totals(keys) == plain
+    with collector(threshold=1):
+        assert totals(keys) == plain
+
+
+def test_a_run_leaves_no_storage_in_a_cycle() -> None:
+    totals(CASES[1])
+    gc.collect()
+    gc.disable()
+    try:
+        totals(CASES[1])
+        assert not [o for o in gc.get_objects() if type(o).__name__ == "Storage"]
+    finally:
+        gc.enable()
+
+
+def test_a_workload_may_be_given_whole() -> None:
+    workload, _ = Workload.resolve(model=SMALL, seq_len=32)
+    assert memplan.estimate(workload) == memplan.estimate(workload, steps=3)
+
+
+def test_defaults_that_were_assumed_are_named() -> None:
+    e = memplan.estimate(model=SMALL, method="lora")
+    assert {"rank", "seq_len", "model.head_dim"} <= set(e.assumed)
+    assert "method" not in e.assumed
+
+
+def test_more_steps_change_no_peak_once_steps_repeat() -> None:
+    assert totals({"steps": 4}) == totals({"steps": 400})
+
+
+def test_a_card_that_is_too_small_says_where_it_stops() -> None:
+    e = memplan.estimate(model="7b", method="full", gpu="l4")
+    assert e.gpu is not None
+    assert not e.gpu.fits
+    assert e.gpu.headroom_bytes < 0
+    assert e.gpu.out_of_memory is not None
+
+
+def test_targets_that_match_nothing_are_refused() -> None:
+    with pytest.raises(ConfigError, match="target_modules"):
+        memplan.estimate(model=SMALL, method="lora", target_modules=["query_key_value"])
+
+
+def test_a_rank_above_the_matrix_is_legal_and_warned_of() -> None:
+    e = memplan.estimate(model=SMALL, method="lora", rank=500)
+    assert any("rank 500" in w for w in e.warnings)
+
+
+def test_what_is_checkpointed_of_an_adapter_is_what_trains() -> None:
+    e = memplan.estimate(model=SMALL, method="lora", rank=4, target_modules=["q_proj"])
+    elements = 8 * 4 * (128 + 128)
+    assert e.parameters.trainable == elements
+    assert e.checkpoint_bytes == elements * 4  # float32
