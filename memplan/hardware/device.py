@@ -14,7 +14,7 @@ from memplan.units import KIB, MIB, parse_bytes
 
 CATALOGUE = Path(__file__).parent / "gpus.toml"
 DEFAULT = "a100-80gb"
-MIN_CAPACITY_BYTES, MAX_CAPACITY_BYTES = 16 * MIB, 1 << 50
+MAX_CAPACITY_BYTES = 1 << 50
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,10 +86,13 @@ def _of_capacity(text: str) -> Device:
         raise ConfigError(f"gpu: {error} Or a name: {', '.join(device_names())}.") from None
     if capacity > MAX_CAPACITY_BYTES:
         raise ConfigError(f"gpu: {text}: no card has more than {MAX_CAPACITY_BYTES >> 40} TiB.")
-    if capacity < MIN_CAPACITY_BYTES:
-        raise ConfigError(f"gpu: {text} is {capacity} bytes; write a unit, such as 24GiB.")
-    note = "kernels, workspaces and CUDA context of compute capability 8.0"
     base = _catalogue()[DEFAULT]
+    if capacity <= base.context_bytes:
+        raise ConfigError(
+            f"gpu: {text} is {capacity:,} bytes, and the CUDA context alone takes "
+            f"{base.context_bytes:,}; write a size with its unit, such as 24GiB."
+        )
+    note = "kernels, workspaces and CUDA context of compute capability 8.0"
     return replace(base, name=text, title=text, capacity_bytes=capacity, aliases=(), assumed=note)
 
 
