@@ -123,9 +123,9 @@ def describe_peak(
     Args:
         attribution: The annotated run.
         event: The event of its stream at which the peak was reached.
-        mark: The phase, and the step as the user counts it.
+        mark: The phase, and its step counted from 0.
         allocated_bytes: The allocator's peak. [bytes]
     """
     last = attribution.block(event, 0)
-    moment = PeakMoment(mark.step, mark.name, last.module, last.op)
+    moment = PeakMoment(mark.step + 1, mark.name, last.module, last.op)
     return PeakDetail(moment, breakdown(attribution.live_at(event), allocated_bytes))

@@ -26,7 +26,7 @@ class PeakMoment:
     """Where in the run the allocated peak stands.
 
     Attributes:
-        step: Training step, counted from 0.
+        step: Training step, counted from 1; 0 is before the first.
         phase: ``forward``, ``backward``, ``optimizer_step`` or ``zero_grad``.
         module: Qualified name of the module that asked for the block, empty outside of modules.
         op: The operator that asked for it.

@@ -55,10 +55,10 @@ def describe_method(workload: Mapping[str, Any]) -> str:
 def describe_moment(moment: PeakMoment) -> str:
     """Where in the run a block was asked for; people count steps from 1.
 
-    >>> describe_moment(PeakMoment(step=1, phase="backward", module="lm_head", op="linear"))
+    >>> describe_moment(PeakMoment(step=2, phase="backward", module="lm_head", op="linear"))
     'step 2, backward, lm_head, linear'
     """
-    parts = (f"step {moment.step + 1}", moment.phase.replace("_", " "), moment.module, moment.op)
+    parts = (f"step {moment.step}", moment.phase.replace("_", " "), moment.module, moment.op)
     return ", ".join(part for part in parts if part)
 
 

@@ -16,7 +16,7 @@ from memplan.results import (
 )
 
 GIB = 1 << 30
-PEAK = PeakMoment(step=1, phase="backward", module="lm_head", op="linear_backward")
+PEAK = PeakMoment(step=2, phase="backward", module="lm_head", op="linear_backward")
 WORKLOAD: dict[str, Any] = {
     "model": "llama-2-7b",
     "library": "transformers",
