@@ -46,14 +46,12 @@ def save_modules(model: Module, modules_to_save: Sequence[str]) -> None:
     """Wrap each module whose name ends so; one that nothing matches is passed over, as in PEFT."""
     names = [n for n, _ in model.named_modules() if n and is_saved(n, modules_to_save)]
     for name in names:
-        parent, _, child = name.rpartition(".")
-        owner = submodule(model, parent)
-        original = submodule(model, name)
-        if any(isinstance(m, ModulesToSaveWrapper) for m in original.modules()) or any(
-            other != name and name.startswith(f"{other}.") for other in names
-        ):
+        if any(name.startswith(f"{other}.") for other in names):
             raise UnsupportedError(f"modules_to_save: {name} lies within another of them.")
-        replace_child(owner, child, ModulesToSaveWrapper(original))
+    for name in names:
+        parent, _, child = name.rpartition(".")
+        wrapper = ModulesToSaveWrapper(submodule(model, name))
+        replace_child(submodule(model, parent), child, wrapper)
 
 
 def submodule(model: Module, name: str) -> Module:
