@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from memplan.engine.nn import Module
 from memplan.engine.repeat import Depth
 from memplan.engine.tape import Tape
@@ -13,9 +15,9 @@ H, I, KV, V = 128, 200, 64, 997  # noqa: E741 - hidden, intermediate, key/value 
 LAYER = [H, I * H, I * H, I * H, H, KV * H, H * H, H * H, KV * H]  # norms, mlp, attention by name
 
 
-def loaded(quantization: str = "none", total: int | None = None, **keys: object) -> Tape:
+def loaded(quantization: str = "none", total: int | None = None, **keys: Any) -> Tape:
     def act() -> Module:
-        model = model_of(**keys)  # type: ignore[arg-type]
+        model = model_of(**keys)
         load(model, quantization, total)
         return model
 

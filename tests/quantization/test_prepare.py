@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 from memplan.dtypes import FP32, INT8
 from memplan.engine.nn import Module
 from memplan.engine.tape import EMPTY_CACHE, Tape
@@ -9,7 +11,7 @@ from memplan.workload import Workload
 from tests.quantization.harness import model_of, recorded
 
 
-def prepared(quantization: str = "int8", **keys: object) -> tuple[Tape, Module]:
+def prepared(quantization: str = "int8", **keys: Any) -> tuple[Tape, Module]:
     def act() -> Module:
         model = model_of(**keys)
         load(model, quantization)
