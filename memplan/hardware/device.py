@@ -15,6 +15,9 @@ from memplan.units import KIB, MIB, parse_bytes
 CATALOGUE = Path(__file__).parent / "gpus.toml"
 DEFAULT = "a100-80gb"
 MAX_CAPACITY_BYTES = 1 << 50
+# transformers v5.18.0 modeling_utils.py `caching_allocator_warmup` asks for a block of all but
+# 1.2 GiB of the card, and fails where that is negative.
+MIN_CAPACITY_BYTES = 1_288_490_189
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,13 +89,13 @@ def _of_capacity(text: str) -> Device:
         raise ConfigError(f"gpu: {error} Or a name: {', '.join(device_names())}.") from None
     if capacity > MAX_CAPACITY_BYTES:
         raise ConfigError(f"gpu: {text}: no card has more than {MAX_CAPACITY_BYTES >> 40} TiB.")
-    base = _catalogue()[DEFAULT]
-    if capacity <= base.context_bytes:
+    if capacity < MIN_CAPACITY_BYTES:
         raise ConfigError(
-            f"gpu: {text} is {capacity:,} bytes, and the CUDA context alone takes "
-            f"{base.context_bytes:,}; write a size with its unit, such as 24GiB."
+            f"gpu: {text} is {capacity:,} bytes; transformers loads no model on a card below "
+            "1.2 GiB. Write a size with its unit, such as 24GiB."
         )
     note = "kernels, workspaces and CUDA context of compute capability 8.0"
+    base = _catalogue()[DEFAULT]
     return replace(base, name=text, title=text, capacity_bytes=capacity, aliases=(), assumed=note)
 
 

@@ -72,7 +72,7 @@ def test_names_are_found_in_any_case_and_by_alias() -> None:
         ("24GB", 24_000_000_000),
         ("25769803776", 25_769_803_776),
         ("79.25GiB", 79 * GIB + GIB // 4),
-        ("512MiB", 512 << 20),
+        ("1536MiB", 1536 << 20),
     ],
 )
 def test_a_capacity_is_a_card_with_assumed_kernels(text: str, capacity: int) -> None:
@@ -90,7 +90,9 @@ def test_no_card_means_no_capacity_and_assumed_kernels() -> None:
     assert "8.0" in device.assumed
 
 
-@pytest.mark.parametrize("text", ["24", "0GiB", "-5GiB", "24XB", "1e9GiB", "24.5.1GiB", "9999TiB"])
+@pytest.mark.parametrize(
+    "text", ["24", "1GiB", "0GiB", "-5GiB", "24XB", "1e9GiB", "24.5.1GiB", "9999TiB"]
+)
 def test_an_impossible_capacity_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="gpu"):
         load_device(text)
