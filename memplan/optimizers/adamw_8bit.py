@@ -10,7 +10,6 @@ Source:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import ClassVar
 
 from memplan.dtypes import FP32, UINT8, DType
@@ -64,18 +63,6 @@ class AdamW8bit(Optimizer):
             return ()
         state1 = empty(p.shape, dtype)
         return state1, empty(p.shape, dtype)
-
-    def state_tensors(self) -> Iterator[Tensor]:
-        """The states of all parameters and the maps."""
-        yield from self.qmaps
-        yield from super().state_tensors()
-
-    def managed_bytes(self) -> int:
-        """What the states hold outside torch's allocator. [bytes]"""
-        if not self.is_paged:
-            return 0
-        paged = (p for p in self.state if numel(p.shape) >= MIN_PAGED_SIZE)
-        return sum(2 * numel(p.shape) * UINT8.itemsize * p.copies for p in paged)
 
 
 class PagedAdamW8bit(AdamW8bit):

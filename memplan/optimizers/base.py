@@ -41,11 +41,6 @@ class Optimizer(ABC):
         """The parameters that a step updates."""
         return [p for p in self.params if p.grad is not None]
 
-    def state_tensors(self) -> Iterator[Tensor]:
-        """Everything that is kept from step to step in the GPU's memory."""
-        for tensors in self.state.values():
-            yield from tensors
-
     def zero_grad(self) -> None:
         """``zero_grad(set_to_none=True)``."""
         for p in in_layers(self.params):
@@ -69,12 +64,14 @@ def count(params: Iterable[Tensor]) -> int:
 def by_dtype(params: Iterable[Tensor]) -> list[list[Tensor]]:
     """Parameters grouped as the foreach functions group them: the dtype seen last comes first.
 
-    The groups are a C++ ``unordered_map`` keyed by device and dtype. libstdc++ puts a key that
-    falls into an empty bucket at the front, and the floating-point dtypes fall into different ones.
+    The groups are a C++ ``unordered_map``. libstdc++ puts a key that falls into an empty bucket at
+    the front; of 13 buckets, the hashes of (device 0, dtype) take number 8 for float16, 9 for
+    float32 and 5 for bfloat16.
 
     Source:
         pytorch/pytorch v2.14.1 ``aten/src/ATen/native/ForeachUtils.h``
-        ``_group_tensors_by_first_tensors_device_and_dtype``; libstdc++ ``bits/hashtable.h``
+        ``_group_tensors_by_first_tensors_device_and_dtype``,
+        ``aten/src/ATen/native/utils/ParamsHash.h``; libstdc++ ``bits/hashtable.h``
         ``_M_insert_bucket_begin``.
     """
     groups: dict[DType, list[Tensor]] = {}

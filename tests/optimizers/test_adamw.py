@@ -55,13 +55,13 @@ def test_a_loops_denominator_lives_until_the_next_one_is_there() -> None:
 def test_a_parameter_without_a_gradient_has_no_state() -> None:
     params: list[Tensor] = []
 
-    def body() -> list[Tensor]:
+    def body() -> list[tuple[Tensor, ...]]:
         params.extend(two_parameters())
         params[1].grad = None
         optimizer = AdamWFused(params)
         optimizer.step()
         assert list(optimizer.state) == params[:1]
         params.clear()
-        return list(optimizer.state_tensors())
+        return list(optimizer.state.values())
 
     assert sizes(events_of(body))[4:] == [STEP, MATRIX, MATRIX]

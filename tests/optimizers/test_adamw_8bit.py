@@ -43,16 +43,3 @@ def test_large_paged_states_are_not_in_torchs_allocator_but_their_maxima_are() -
     maxima = -(-100_000 // 256) * 4
     assert allocated_by(PagedAdamW8bit, 100_000) == [QMAP, QMAP, maxima, maxima]
     assert allocated_by(PagedAdamW8bit, 99_999) == allocated_by(AdamW8bit, 99_999)
-
-
-def test_managed_bytes_are_those_of_the_paged_states() -> None:
-    def body() -> None:
-        params = [parameter((n,), BF16) for n in (100_000, 300_001, 99_999)]
-        for p in params:
-            p.grad = empty(p.shape, p.dtype)
-        optimizer = PagedAdamW8bit(params)
-        assert optimizer.managed_bytes() == 0
-        optimizer.step()
-        assert optimizer.managed_bytes() == 2 * (100_000 + 300_001)
-
-    events_of(body)
