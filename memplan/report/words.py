@@ -53,12 +53,13 @@ def describe_method(workload: Mapping[str, Any]) -> str:
 
 
 def describe_moment(moment: PeakMoment) -> str:
-    """Where in the run a block was asked for; people count steps from 1.
+    """Where in the run a block was asked for; before the first step, the phase says it.
 
     >>> describe_moment(PeakMoment(step=2, phase="backward", module="lm_head", op="linear"))
     'step 2, backward, lm_head, linear'
     """
-    parts = (f"step {moment.step}", moment.phase.replace("_", " "), moment.module, moment.op)
+    step = f"step {moment.step}" if moment.step else ""
+    parts = (step, moment.phase.replace("_", " "), moment.module, moment.op)
     return ", ".join(part for part in parts if part)
 
 
