@@ -1,4 +1,4 @@
-"""One workload made ready to run, and its stream of events: of as few layers and steps as stand for all."""
+"""One workload made ready to run; its events, from as few layers and steps as stand for all."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from memplan.training import train
 from memplan.workload import Workload
 
 FEW = 2
-"""Steps that are run: the first makes the optimizer's states, the second is like all that follow."""
+"""Steps that are run: the first makes the optimizer's states, the second is like the others."""
 
 
 @dataclass(frozen=True, slots=True)

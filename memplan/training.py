@@ -1,5 +1,4 @@
-"""The training run: load, adapt, make the optimizer, then steps of forward, backward, clip, update,
-zero_grad.
+"""The training run: load, adapt, make the optimizer, then step by step.
 
 ``loop: plain``. Local variables live as long here as in the loop that a user writes; the order in
 which they are assigned

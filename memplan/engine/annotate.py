@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from memplan.engine.tape import OUTSIDE, Tape
 
@@ -105,7 +105,7 @@ class AnnotatedTape(Tape):
         """A block became a leaf's gradient."""
         self.gradients.add(number)
 
-    def watch(self, root: Module) -> None:
+    def watch(self, root: Any) -> None:
         """Name modules as seen from ``root``."""
         self.root, self.names = root, {}
 

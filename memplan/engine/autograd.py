@@ -194,9 +194,10 @@ LISTED = max([sys.getrefcount(n) for n in [object()]])
 
 
 def give(node: Node, grad: Tensor) -> None:
-    """Add a gradient to a node's buffer: in place if the buffer holds the last reference to a dense
-    tensor and to its
-    storage, else out of place.
+    """Add a gradient to a node's buffer.
+
+    In place if the buffer holds the last reference to a dense tensor and to its storage, else out
+    of place.
 
     Source: ``input_buffer.cpp`` ``accumulate``.
     """
@@ -220,9 +221,7 @@ def backward(loss: Tensor) -> None:
 
 
 def run_from(out: Tensor, grad: Tensor) -> None:
-    """Run the graph below ``out`` on the engine's own thread: grad mode off, no hooks, no
-    autocast.
-    """
+    """Run the graph below ``out`` on the engine's thread: no grad mode, hooks or autocast."""
     before = S.thread, S.grad_enabled, S.hooks, S.autocast
     S.thread, S.grad_enabled, S.hooks, S.autocast = "autograd", False, None, None
     assert out.node is not None
@@ -288,8 +287,9 @@ def fit(grads: list[Tensor | None], edges: Sequence[Node | None]) -> None:
 
 
 def call(node: Node, grad: Tensor) -> Grads:
-    """The generated ``apply``: saved variables are unpacked before it works and die, in reverse,
-    after.
+    """The generated ``apply``: saved variables are unpacked before it works, and die after.
+
+    They die in reverse.
     """
     if node.unpack is None:
         return node.backward(grad)  # type: ignore[no-any-return]
@@ -301,17 +301,15 @@ def call(node: Node, grad: Tensor) -> Grads:
 
 
 def step(node: Node, ready: list[tuple[float, int, Node]]) -> None:
-    """``Engine::evaluate_function``: call; fit the gradients to their edges; drop the incoming
-    gradient; release what was
-    saved, in order; hand the gradients on.
+    """``Engine::evaluate_function``.
+
+    Call; fit the gradients to their edges; drop the incoming gradient; release what was saved, in
+    order; hand the gradients on.
     """
     S.tape.enter(node.origin)
     grad, node.buffer = node.buffer, None
     edges = node.edges
-    if node.unpack is None:
-        grads = list(node.backward(grad))
-    else:
-        grads = list(call(node, grad))  # type: ignore[arg-type]
+    grads = list(node.backward(grad) if node.unpack is None else call(node, grad))  # type: ignore[arg-type]
     if node.drops_gradient:
         grad = None
     if edges:

@@ -1,5 +1,4 @@
-"""Activation checkpointing, non-reentrant (saved-tensor hooks) and reentrant (an autograd
-function).
+"""Activation checkpointing: by saved-tensor hooks, and reentrant, by an autograd function.
 
 Non-reentrant: forward saves placeholders; the frame keeps the inputs. The first saved tensor that
 backward asks for runs
@@ -16,6 +15,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from memplan.engine.autograd import Node, needs_grad, run_from
@@ -46,10 +46,8 @@ class Frame:
         """The saved tensor, after running the function again if need be."""
         if self.recomputed is None:
             args = list(self.args)
-            try:
+            with suppress(Stop):
                 self.recompute(args)
-            except Stop:
-                pass
         assert self.recomputed is not None
         storage, self.recomputed[number] = self.recomputed[number], None
         return storage

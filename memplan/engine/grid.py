@@ -30,7 +30,7 @@ CHUNK = 8192  # cells at a time, so that their totals stay in the processor's ca
 def intern_sizes(tape: Tape) -> list[Any]:
     """Replace each allocation's size by its number in the list that is returned."""
     numbers: dict[Any, int] = {}
-    events = tape.events
+    events: list[Any] = tape.events
     for i, e in enumerate(events):
         if isinstance(e, Cells) or e >= 0:
             events[i] = numbers.setdefault(e, len(numbers))

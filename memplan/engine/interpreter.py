@@ -1,6 +1,7 @@
 """Whether this interpreter frees an object when its last reference goes, at that very moment.
 
-The engine's liveness analysis is CPython's reference counting. Where an interpreter defers it (PyPy,
+The engine's liveness analysis is CPython's reference counting. Where an interpreter defers it
+(PyPy,
 builds without the GIL) the order of frees would be another: then no estimate is better than one
 that is wrong.
 """
@@ -58,7 +59,7 @@ def frees_at_once() -> bool:
     ends: list[str] = []
 
     def callee(first: _Witness | None, second: _Witness) -> None:
-        first = _Witness(ends, "b")
+        first = _Witness(ends, "b")  # noqa: F841 - the argument goes as its name is assigned
         local = _Witness(ends, "c")
         del local
         ends.append("returns")

@@ -22,8 +22,9 @@ def broadcast(a: Shape, b: Shape) -> Shape:
 
 
 def elementwise_strides(shape: Shape, tensors: Sequence[Any]) -> Shape | None:
-    """The layout that ``TensorIterator`` gives an output: dimensions sorted by the operands'
-    strides.
+    """The layout that ``TensorIterator`` gives an output.
+
+    Dimensions are sorted by the operands' strides.
 
     Source: pytorch v2.14.1 ``aten/src/ATen/TensorIterator.cpp`` ``fast_set_up``,
     ``reorder_dimensions``.
@@ -63,9 +64,7 @@ def broadcast_strides(shape: Shape, t: Any) -> Shape:
 
 
 def sorted_dimensions(shape: Shape, operands: Sequence[Shape]) -> list[int]:
-    """Dimensions from the innermost to the outermost, by insertion sort, as
-    ``reorder_dimensions``.
-    """
+    """Dimensions from the innermost out, by insertion sort, as ``reorder_dimensions``."""
 
     def should_swap(i: int, j: int) -> int:
         for s in operands:

@@ -22,14 +22,13 @@ def parameter(shape: Shape, dtype: DType, requires_grad: bool = True) -> Tensor:
 
 
 class Module:
-    """``torch.nn.Module``: attributes that are modules, lists of modules or tensors are its
-    children and parameters.
+    """``torch.nn.Module``.
+
+    Attributes that are modules, lists of modules or tensors are its children and parameters.
     """
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """A Python frame that holds the arguments until ``forward`` returns, as
-        ``nn.Module._call_impl``'s does.
-        """
+        """Hold the arguments until ``forward`` returns, as ``nn.Module._call_impl`` does."""
         if S.tape.annotates:
             with S.tape.module(self):  # type: ignore[attr-defined]
                 return self.forward(*args, **kwargs)
@@ -61,9 +60,7 @@ class Module:
             yield m
 
     def named_parameters(self) -> Iterator[tuple[str, Module, str, Tensor]]:
-        """(qualified name, owner, attribute, parameter) in the order of registration, each
-        parameter once.
-        """
+        """(qualified name, owner, attribute, parameter) as registered, each parameter once."""
         seen: set[int] = set()
         for prefix, m in self.named_modules():
             for name, v in list(vars(m).items()):
@@ -134,9 +131,7 @@ class RMSNorm(Module):
 
 
 class building_layer:
-    """Parameters made inside belong to decoder layer ``layer`` and stand for ``copies`` identical
-    ones.
-    """
+    """Parameters made inside are of decoder layer ``layer`` and stand for ``copies`` like it."""
 
     __slots__ = ("copies", "layer")
 

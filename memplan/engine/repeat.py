@@ -1,8 +1,10 @@
 """Identical layers and identical steps: run a few, write down the events of all.
 
-A decoder layer does what its neighbour does, to its own blocks. So six layers are run; the events of
+A decoder layer does what its neighbour does, to its own blocks. So six layers are run; the events
+of
 the fourth, its blocks named by (layer, place in the layer), are written again for every layer that
-was left out. That is done only if the third did exactly the same, name for name; if not, ``NotAlike``
+was left out. That is done only if the third did exactly the same, name for name; if not,
+``NotAlike``
 is raised and every layer is run. Frees that no allocation separates commute in the allocator: they
 are compared, and may be written, in another order than a full run's.
 
@@ -24,7 +26,7 @@ TEMPLATE = 3
 """The representative that is copied."""
 
 
-class NotAlike(Exception):  # noqa: N818 - an answer, not an error
+class NotAlike(Exception):
     """The representatives do not do the same; every layer has to be run."""
 
 

@@ -125,16 +125,21 @@ def round_up(n: int, m: int) -> int:
 
 def per_cell(function: Callable[..., int], *sizes: int) -> int:
     """``function`` of ints, for each distinct combination of the sizes; remembered by its code."""
-    grids: list[Any] = [s for s in sizes if isinstance(s, Cells)]
-    if not grids:
+    universe = universe_of(sizes)
+    if universe is None:
         return function(*sizes)
-    remembered = grids[0].universe.by_expression
+    remembered = universe.by_expression
     bound = tuple(c.cell_contents for c in function.__closure__ or ())
     key = (function.__code__, bound, sizes)
     if key not in remembered:
-        remembered[key] = each_distinct(function, sizes, grids[0].universe)
+        remembered[key] = each_distinct(function, sizes, universe)
     answer: int = remembered[key]
     return answer
+
+
+def universe_of(sizes: tuple[Any, ...]) -> Universe | None:
+    """The cells that some of the sizes are of, or none: all are ints."""
+    return next((s.universe for s in sizes if isinstance(s, Cells)), None)
 
 
 def each_distinct(function: Callable[..., int], sizes: tuple[Any, ...], universe: Universe) -> Any:

@@ -39,9 +39,7 @@ class Steps:
         if [events[n] for n in inherited] != [events[n] for n in left]:
             raise NotAlike("a step leaves other blocks than it was left")
         previous = {old: new - self.length for old, new in zip(inherited, left, strict=True)}
-        return [
-            e if e >= 0 or ~e >= start else ~previous[~e] for e in events[start:end]
-        ]
+        return [e if e >= 0 or ~e >= start else ~previous[~e] for e in events[start:end]]
 
     def events(self, step: int) -> list[int]:
         """The events of a step that was not run; blocks are numbered on from the stream's."""

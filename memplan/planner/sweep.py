@@ -1,6 +1,7 @@
 """Grids: one run of the engine answers for every cell whose structure is the same.
 
-``micro_batch_size``, ``seq_len``, ``rank`` and ``num_virtual_tokens`` only change sizes, so they may
+``micro_batch_size``, ``seq_len``, ``rank`` and ``num_virtual_tokens`` only change sizes, so they
+may
 be whole axes; every other key that is given as a list is looped over.
 """
 
@@ -88,9 +89,7 @@ def _plain(values: Any) -> list[Any]:
 
 def _cells(axes: Sequence[tuple[str, tuple[Any, ...]]]) -> list[dict[str, Any]]:
     names = [name for name, _ in axes]
-    return [
-        dict(zip(names, values, strict=True)) for values in product(*(v for _, v in axes))
-    ]
+    return [dict(zip(names, values, strict=True)) for values in product(*(v for _, v in axes))]
 
 
 def _vectorised(fixed: Mapping[str, Any], axes: Sequence[tuple[str, tuple[Any, ...]]]) -> Array:
@@ -102,7 +101,8 @@ def _vectorised(fixed: Mapping[str, Any], axes: Sequence[tuple[str, tuple[Any, .
     shape = [len(v) for _, v in structural] + [len(v) for _, v in sizes]
     grid = np.array(blocks, np.int64).reshape(shape)
     order = [n for n, _ in structural] + [n for n, _ in sizes]
-    return grid.transpose([order.index(n) for n in names])
+    answer: Array = grid.transpose([order.index(n) for n in names])
+    return answer
 
 
 def _sizes_grid(fixed: Mapping[str, Any], axes: Sequence[tuple[str, tuple[Any, ...]]]) -> Array:

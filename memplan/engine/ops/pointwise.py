@@ -66,8 +66,9 @@ def scale(self: Tensor) -> Tensor:
 
 
 def add(self: Tensor, other: Tensor) -> Tensor:
-    """``add.Tensor: other: grad; self: grad``: the very same tensor for both, so never accumulated
-    into in place.
+    """``add.Tensor: other: grad; self: grad``.
+
+    The very same tensor for both, so it is never accumulated into in place.
     """
     out = binary(self, other)
     if not needs_grad(self, other):
@@ -89,9 +90,7 @@ def neg(self: Tensor) -> Tensor:
 
 
 def to(self: Tensor, dtype: DType) -> Tensor:
-    """``_to_copy: self: _to_copy_backward(grad, self.options())``; itself when the dtype is the
-    same.
-    """
+    """``_to_copy: self: _to_copy_backward(grad, self.options())``; itself for its own dtype."""
     if self.dtype is dtype:
         return self
     out = unary(self, dtype)
@@ -136,9 +135,7 @@ def rsqrt(self: Tensor) -> Tensor:
 
 
 def mean_last(self: Tensor) -> Tensor:
-    """``mean.dim: self: mean_backward`` over the last dimension, kept: one materialised tensor in
-    backward.
-    """
+    """``mean.dim: self: mean_backward``, the last dimension kept: backward makes one tensor."""
     out = empty((*self.shape[:-1], 1), self.dtype)
     shape = self.shape
     return (
@@ -179,8 +176,9 @@ def cat(a: Tensor, b: Tensor, dim: int) -> Tensor:
 
 
 def dropout(self: Tensor, p: float) -> Tensor:
-    """``native_dropout: input: native_dropout_backward(grad, result1, scale)``: a bool mask, saved,
-    then the output.
+    """``native_dropout: input: native_dropout_backward(grad, result1, scale)``.
+
+    A bool mask, which is saved, then the output.
     """
     if not p:
         return self

@@ -39,9 +39,7 @@ def reshape_raw(x: Tensor, shape: Shape) -> Tensor:
 
 
 def reshape(x: Tensor, shape: Shape) -> Tensor:
-    """``reshape``: a view if the layout allows it, else ``clone`` (one node) and ``view``
-    (another).
-    """
+    """``reshape``: a view if the layout allows it, else ``clone`` and ``view``, two nodes."""
     strides = view_strides(x, shape)
     if strides is not False:
         return _viewed(alias(x, shape, strides), x)  # type: ignore[arg-type]
@@ -86,9 +84,7 @@ def squeezed(x: Tensor, i: int) -> Tensor:
 
 
 def expand(x: Tensor, shape: Shape) -> Tensor:
-    """``expand: self: at::sum_to(grad, self.sym_sizes())``: one reduction if any dimension was
-    expanded.
-    """
+    """``expand: self: at::sum_to(grad, self.sym_sizes())``: one reduction, if any."""
     s, k = strides_of(x), len(shape) - len(x.shape)
     old = x.shape
     strides = (0,) * k + tuple(
