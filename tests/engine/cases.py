@@ -14,7 +14,7 @@ from memplan.dtypes import FP32
 from memplan.engine.ops import attention, embedding, loss, matmul, pointwise, views
 from memplan.engine.ops.attention_efficient import efficient
 from memplan.engine.ops.attention_flash import flash_aligned, pad_last
-from memplan.engine.ops.attention_math import add_in_place, math, repeat_heads, safe_softmax
+from memplan.engine.ops.attention_math import math, repeat_heads, safe_softmax
 
 Swap = tuple[int, int]
 FLOATS = ("float32", "bfloat16", "float16")
@@ -344,7 +344,7 @@ ON_CPU = "CPU torch has a flash kernel of its own, and no memory-efficient one"
 ATTENTION = (
     Case(
         "sdpa-math",
-        (*SDPA, math, safe_softmax, add_in_place),
+        (*SDPA, math, safe_softmax),
         sdpa("sdpa-math"),
         torch_sdpa("MATH"),
         (Q, Q, Q),
@@ -369,7 +369,7 @@ ATTENTION = (
     Case(
         "pad_last",
         (pad_last,),
-        pad_last,
+        lambda a: pad_last(a, 16),
         lambda t, a: t.nn.functional.pad(a, (0, 4)),
         (Arg((2, 4, 6, 12), swap=(1, 2)),),
     ),

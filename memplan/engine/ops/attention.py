@@ -78,7 +78,7 @@ def dispatch(
     if chosen == "sdpa-math":
         return math(q, k, v, bias, is_causal=is_causal)
     if bias is not None:
-        bias = aligned_bias(bias)
+        bias = aligned_bias(bias, q.shape[1])
     return efficient(q, k, v, bias)
 
 

@@ -11,16 +11,17 @@ from __future__ import annotations
 
 from memplan.dtypes import BOOL, FP32, INT64, UINT8, DType
 from memplan.engine.autograd import Node, needs_grad
-from memplan.engine.ops.attention_flash import copy_heads_last
+from memplan.engine.ops.attention_flash import copy_heads_last, pad_last
 from memplan.engine.ops.cutlass import BackwardKernel, backward_kernel, backward_workspace
 from memplan.engine.ops.pointwise import Meta
-from memplan.engine.ops.views import swap, transposed
+from memplan.engine.ops.views import expand, narrow, swap, transposed
 from memplan.engine.reduction import borrow_over
 from memplan.engine.sizes import per_cell, round_up
 from memplan.engine.state import S
 from memplan.engine.tensor import Tensor, empty, normal, restrided, strides_of
 
 BIAS_ALIGNMENT = 8  # mem_eff_alignment. [elements]
+BIAS_GRADIENT_ALIGNMENT = 16  # alignTo. [elements]
 LSE_ALIGNMENT = 32  # kAlignLSE of mem_eff_attention/kernel_forward.h. [elements]
 WIDEST_IN_REGISTERS = 128  # the forward kernels that keep their output in registers. [elements]
 
@@ -41,19 +42,19 @@ def additive_mask(mask: Tensor, dtype: DType) -> Tensor:
     return bias
 
 
-def aligned_bias(bias: Tensor) -> Tensor:
-    """``preprocess_mask``: a padded copy unless all rows start at a multiple of 8 elements."""
-    strides = strides_of(bias)
-    if strides[-1] == 1 and all(s % BIAS_ALIGNMENT == 0 for s in strides[:-1]):
-        return bias
-    last = bias.shape[-1]
-    padded = last + BIAS_ALIGNMENT - last % BIAS_ALIGNMENT
-    return empty((*bias.shape[:-1], padded), bias.dtype)
+def aligned_bias(bias: Tensor, heads: int) -> Tensor:
+    """``preprocess_mask``: padded unless all rows start at a multiple of 8 elements; one a head."""
+    strides, last = strides_of(bias), bias.shape[-1]
+    if strides[-1] != 1 or any(s % BIAS_ALIGNMENT != 0 for s in strides[:-1]):
+        padded = pad_last(bias, last + BIAS_ALIGNMENT - last % BIAS_ALIGNMENT)
+        bias = narrow(padded, -1, last)
+    return expand(bias, (bias.shape[0], heads, *bias.shape[2:]))
 
 
 def efficient(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
     """``_scaled_dot_product_efficient_attention``; gradients that nobody wants are made, too."""
-    if not needs_grad(q, k, v):
+    biases = () if bias is None else (bias,)
+    if not needs_grad(q, k, v, *biases):
         seed, offset, out, lse = efficient_forward(q, needs_lse=False)
         del seed, offset, lse
         return out
@@ -61,19 +62,30 @@ def efficient(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
     dtype, wanted = q.dtype, (q.requires_grad, k.requires_grad, v.requires_grad)
     kernel = backward_kernel(dtype, D, S.kernels)
     made: list[Meta] = []
+    has_bias = bias is not None
+    bias_meta = Meta(bias) if bias is not None and bias.requires_grad else None
 
     def backward(grad: Tensor) -> list[Tensor | None]:
         grad_copy = copy_heads_last(grad)
         grads = [empty((B, n, h, D), dtype) for n, h in ((N, H), (M, KV), (M, KV))]
         expanded = [empty((B, M, H, D), dtype) for _ in "kv"] if KV != H else None
+        bias_grad = None if bias_meta is None else bias_gradient(bias_meta)
         run_backward(kernel, made[0], M)
         del expanded, grad_copy
-        return [heads_last(g) if w else None for g, w in zip(grads, wanted, strict=True)]
+        wished = [heads_last(g) if w else None for g, w in zip(grads, wanted, strict=True)]
+        return [*wished, bias_grad] if has_bias else wished
 
-    node = Node((q, k, v), ((bias,) if bias is not None else ()) + (k, q, v), backward)
+    node = Node((q, k, v, *biases), (*biases, k, q, v), backward)
     seed, offset, out, lse = efficient_forward(q, needs_lse=True)
     made.append(Meta(out))
     return node.finish(out, (lse, out, offset, seed))
+
+
+def bias_gradient(bias: Meta) -> Tensor:
+    """``grad_bias``: rows of a multiple of 16 elements, of which the bias's own are seen."""
+    *rows, last = bias.shape
+    out = empty((*rows, round_up(last, BIAS_GRADIENT_ALIGNMENT)), bias.dtype)
+    return restrided(out, bias.shape, normal(bias.shape, strides_of(out)))
 
 
 def efficient_forward(q: Tensor, *, needs_lse: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -26,16 +26,16 @@ def flash(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     size = q.shape[-1]
     if size % ALIGNMENT == 0:
         return flash_aligned(q, k, v)
-    q_padded = pad_last(q)
-    k_padded = pad_last(k)
-    v_padded = pad_last(v)
+    wide = round_up(size, ALIGNMENT)
+    q_padded = pad_last(q, wide)
+    k_padded = pad_last(k, wide)
+    v_padded = pad_last(v, wide)
     return narrow(flash_aligned(q_padded, k_padded, v_padded), -1, size)
 
 
-def pad_last(x: Tensor) -> Tensor:
+def pad_last(x: Tensor, size: int) -> Tensor:
     """``constant_pad_nd: self: constant_pad_nd_backward``: a copy; a clone of a part."""
-    shape = (*x.shape[:-1], round_up(x.shape[-1], ALIGNMENT))
-    out = empty(shape, x.dtype)
+    out = empty((*x.shape[:-1], size), x.dtype)
     old = x.shape
 
     def backward(grad: Tensor) -> tuple[Tensor]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from memplan.dtypes import BOOL, FP32
 from memplan.engine.autograd import attach, needs_grad
 from memplan.engine.ops.attention_efficient import additive_mask
-from memplan.engine.ops.matmul import batched
+from memplan.engine.ops.matmul import add_bias, batched
 from memplan.engine.ops.pointwise import Meta, scale, to, unary
 from memplan.engine.ops.views import clone, expand, transpose, unsqueeze, view
 from memplan.engine.reduction import borrow_over
@@ -29,7 +29,7 @@ def math(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, *, is_causal: boo
     value_expanded = repeat_heads(value_acc, q.shape[1])
     attn = batched(query, scale(transpose(key_expanded, 2, 3)))
     if attn_mask is not None:
-        attn = add_in_place(attn)
+        attn = add_bias(attn, attn_mask)
     attn = safe_softmax(attn)
     weights = to(attn, q.dtype)  # the second result, evaluated first
     out = to(batched(attn, value_expanded), q.dtype)
@@ -53,11 +53,6 @@ def repeat_heads(x: Tensor, heads: int) -> Tensor:
         return x
     groups = clone(expand(unsqueeze(x, 2), (B, KV, heads // KV, M, D)))
     return view(groups, (B, heads, M, D))
-
-
-def add_in_place(attn: Tensor) -> Tensor:
-    """``attn.add_(mask)``: ``add_.Tensor: self: grad``."""
-    return attach(attn, (attn,), (), lambda grad: (grad,)) if needs_grad(attn) else attn
 
 
 def safe_softmax(self: Tensor) -> Tensor:
