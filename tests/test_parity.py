@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from memplan.errors import MemplanError
-from tests.evidence.agreement import differences, fits
+from tests.evidence.agreement import differences, fits, public_peaks
 from tests.evidence.record import read_records
 
 Json = dict[str, Any]
@@ -30,12 +30,17 @@ def parameters(records: list[Json]) -> list[Any]:
 
 MEASURED = [record for record in PARITY if record["error"] is None]
 REFUSED = [record for record in PARITY if (record["error"] or "").startswith("refused")]
-JUDGED = [record for record in [*PARITY, *VERDICTS] if record not in REFUSED]
+STOPPED = [record for record in PARITY if record["error"] == "out of memory"]
 
 
 @pytest.mark.parametrize("record", parameters(MEASURED))
 def test_every_number_is_the_recorded_one(record: Json) -> None:
     assert differences(record) == []
+
+
+@pytest.mark.parametrize("record", parameters(MEASURED[::10]))
+def test_an_estimate_gives_those_peaks(record: Json) -> None:
+    assert public_peaks(record) == record["peak"]
 
 
 @pytest.mark.parametrize("record", parameters(REFUSED))
@@ -44,7 +49,7 @@ def test_what_the_libraries_refuse_is_refused(record: Json) -> None:
         differences(record)
 
 
-@pytest.mark.parametrize("record", parameters(JUDGED))
+@pytest.mark.parametrize("record", parameters([*STOPPED, *VERDICTS]))
 def test_fits_or_not_as_the_card_decided(record: Json) -> None:
     assert fits(record) is (record["error"] is None)
 

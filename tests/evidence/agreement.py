@@ -31,18 +31,25 @@ def run_of(record: Json) -> Run:
 
 def fits(record: Json) -> bool:
     """Whether memplan's card gets through the recorded workload."""
-    gpu = estimate_run(run_of(record)).gpu
-    assert gpu is not None
-    return gpu.fits
+    run = run_of(record)
+    _, stop = on_card(run, run.record())
+    return stop is None
+
+
+def public_peaks(record: Json) -> list[int]:
+    """The three peaks, as ``memplan.estimate`` gives them."""
+    estimate = estimate_run(run_of(record))
+    return [getattr(estimate, f"peak_{kind}_bytes") for kind in PEAKS]
 
 
 def differences(record: Json) -> list[str]:
     """What is off, and by how many bytes: memplan's less the record's."""
     run = run_of(record)
-    estimate = estimate_run(run)
-    peaks = [getattr(estimate, f"peak_{kind}_bytes") for kind in PEAKS]
+    simulation, stop = on_card(run, run.record())
+    if stop is not None:
+        return ["it does not fit"]
+    peaks = [max(getattr(p, f"peak_{kind}_bytes") for p in simulation.training) for kind in PEAKS]
     off = unequal("run", [f"peak_{kind}" for kind in PEAKS], peaks, record["peak"])
-    simulation, _ = on_card(run, run.record())
     before = numbers(simulation.before)
     for name, real in record["phases"].items():
         off += unequal(name, COLUMNS, before[name], real)

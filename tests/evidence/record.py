@@ -38,6 +38,7 @@ VIRTUAL_GPUS = {
     "a10g": "a10g", "l4": "l4", "l40s": "l40s", "rtx-3090": "rtx3090", "rtx-4090": "rtx4090",
 }  # fmt: skip
 CONTEXT_MIB = 450
+SHARED = ("label", "versions")
 
 
 def device_environment(record: Json) -> dict[str, str]:
@@ -104,10 +105,33 @@ def recut(seeds: range, recorded: list[Json]) -> list[Json]:
 
 
 def read_records(path: Path) -> list[Json]:
-    """The lines of a recorded file, or none."""
-    if not path.exists():
-        return []
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    """The records of a file, or none; what ``SHARED`` names stands in a line before them."""
+    records: list[Json] = []
+    shared: Json = {}
+    for line in path.read_text().splitlines() if path.exists() else ():
+        values = json.loads(line)
+        if "name" in values:
+            records.append(shared | values)
+        else:
+            shared = values
+    return records
+
+
+def append_records(path: Path, records: Iterable[Json]) -> None:
+    """Write records as they come."""
+    before = read_records(path)[-1:]
+    shared = {key: before[0][key] for key in SHARED} if before else {}
+    with path.open("a") as file:
+        for record in records:
+            sys.stdout.write(f"{record['name']} {record['error'] or record['peak']}\n")
+            sys.stdout.flush()
+            if "versions" not in record:  # it crashed
+                continue
+            facts = {key: record.pop(key) for key in SHARED}
+            lines = [record] if facts == shared else [facts, record]
+            file.writelines(json.dumps(line, separators=(",", ":")) + "\n" for line in lines)
+            file.flush()
+            shared = facts
 
 
 def seed_range(text: str) -> range:
@@ -141,11 +165,7 @@ def main() -> None:
     if options.cards_for:
         records = recut(options.seeds, read_records(options.cards_for))
     records = [record for record in records if record["name"] not in known]
-    with options.out.open("a") as file:
-        for record in measured(records, options.python):
-            file.write(json.dumps(record, separators=(",", ":")) + "\n")
-            file.flush()
-            sys.stdout.write(f"{record['name']} {record['error'] or record.get('peak')}\n")
+    append_records(options.out, measured(records, options.python))
 
 
 if __name__ == "__main__":
