@@ -2,9 +2,9 @@
 
     python tests/models/record_streams.py --python PYTHON [--only NAME ...] < workloads.jsonl
 
-Reads one ``{"name": ..., "workload": ...}`` a line (the lines of ``streams.jsonl`` will do), measures
-each as ``tests/evidence/record.py`` does, and writes it again with ``streams.summary`` of every event
-of the allocator. ``label`` says what it was measured on: the virtual GPU.
+Reads one ``{"name": ..., "workload": ...}`` a line (the lines of ``streams.jsonl`` will do),
+measures each as ``tests/evidence/record.py`` does, and writes it again with ``streams.summary`` of
+every event of the allocator. ``label`` says what it was measured on: the virtual GPU.
 """
 
 from __future__ import annotations
