@@ -7,10 +7,11 @@ causality, SDPA gets none. Local variables live as long here as there. B batch, 
 from __future__ import annotations
 
 from memplan.dtypes import BOOL, INT64, DType
-from memplan.engine import Storage, Tensor, empty
+from memplan.engine import Storage, Tensor, empty, numel
 from memplan.engine.ops import cub
 from memplan.engine.ops.pointwise import add_number, binary, to, unary
 from memplan.engine.ops.views import expand, unsqueeze
+from memplan.engine.reduction import borrow_full
 
 
 def create_causal_mask(
@@ -118,6 +119,7 @@ def all_true(mask: Tensor) -> None:
     """``mask.sum() == mask.numel()``, asked on the device."""
     total = empty((), INT64)
     as_int = empty(mask.shape, INT64)
+    borrow_full(numel(mask.shape), INT64.itemsize)
     del as_int
     equal = empty((), BOOL)
     del equal, total

@@ -12,6 +12,7 @@ from memplan.engine.nn import Module
 from memplan.engine.ops.matmul import workspace
 from memplan.engine.ops.pointwise import add, cat, mul, neg, scale, to, unary
 from memplan.engine.ops.views import half, unsqueeze
+from memplan.engine.reduction import borrow_full
 from memplan.models.config import ModelConfig
 from memplan.models.rope_frequencies import dynamic_ntk_frequencies, longrope_frequencies
 
@@ -80,7 +81,7 @@ class RotaryEmbedding(Module):
 
         The way back, for a shorter sequence later, is not modelled: a run has one length.
         """
-        seq_len = longest_position()
+        seq_len = longest_position(n)
         compare()  # seq_len > max_seq_len_cached
         if n > self.max_seq_len_cached:
             self.inv_freq = dynamic_ntk_frequencies(self.dim, self.rope_parameters["factor"])
@@ -92,7 +93,7 @@ class RotaryEmbedding(Module):
 
         A ``hasattr`` should keep them, but asks for ``None_long_inv_freq``: they are made again.
         """
-        seq_len = longest_position()
+        seq_len = longest_position(n)
         compare()  # seq_len > original_max_position_embeddings
         if n > self.rope_parameters["original_max_position_embeddings"]:
             self.inv_freq = longrope_frequencies(self.dim)
@@ -101,9 +102,10 @@ class RotaryEmbedding(Module):
         del seq_len
 
 
-def longest_position() -> Tensor:
-    """``torch.max(position_ids) + 1``."""
+def longest_position(n: int) -> Tensor:
+    """``torch.max(position_ids) + 1``, of ``n`` positions."""
     largest = empty((), INT64)
+    borrow_full(n, INT64.itemsize)
     out = unary(largest)
     del largest
     return out
