@@ -6,16 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.evidence.agreement import own_events
 from tests.evidence.record import read_records
-from tests.models.streams import Json, summary
+from tests.models.streams import Json, own, summary
 
 RECORDS = read_records(Path(__file__).with_name("streams.jsonl"))
 
 
 @pytest.mark.parametrize("record", RECORDS, ids=lambda record: record["name"])
 def test_events_are_the_recorded_ones(record: Json) -> None:
-    assert summary(own_events(record)) == record["streams"]
+    assert summary(own(record)) == record["streams"]
 
 
 def test_the_streams_cover_families_and_methods() -> None:
