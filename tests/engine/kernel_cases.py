@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from memplan.engine.kernels import Kernels
@@ -31,30 +32,41 @@ def heads(B: int, H: int, N: int, D: int, dtype: str, *, heads_last: bool = True
     return Arg((B, H, N, D), dtype, (1, 2) if heads_last else None)
 
 
-def call(kernel: str, shape: tuple[int, ...], dtype: str, mask: str = "", **more: Any) -> Case:
+def call(
+    kernel: str,
+    shape: tuple[int, ...],
+    dtype: str,
+    mask: str = "",
+    dropout: float = 0.0,
+    **more: Any,
+) -> Case:
     """Attention over (batch, heads, key/value heads, length, head size)."""
     B, H, KV, N, D = shape
     k = heads(B, KV, N, D, dtype, **more)
     masks = (Arg((B, 1, N, N), mask),) if mask else ()
-    layout = "".join(f" {name}={value}" for name, value in more.items())
+    more_of_it = {**more, "dropout": dropout} if dropout else more
+    layout = "".join(f" {name}={value}" for name, value in more_of_it.items())
     return Case(
         f"{kernel} {B}x{H}/{KV}x{N}x{D} {dtype}{' mask ' + mask if mask else ''}{layout}",
         (attention.scaled_dot_product_attention,),
-        sdpa(kernel),
-        torch_sdpa(BACKENDS[kernel]) if kernel in BACKENDS else own_choice,
+        sdpa(kernel, dropout=dropout),
+        torch_sdpa(BACKENDS[kernel], dropout_p=dropout)
+        if kernel in BACKENDS
+        else partial(own_choice, dropout_p=dropout),
         (heads(B, H, N, D, dtype, **more), k, k, *masks),
         exact=False,
         cuda_only="the kernels of a CUDA build",
     )
 
 
-def own_choice(t: Any, q: Any, k: Any, v: Any, mask: Any = None) -> Any:
+def own_choice(t: Any, q: Any, k: Any, v: Any, mask: Any = None, *, dropout_p: float = 0.0) -> Any:
     """torch's own choice of a kernel."""
     return t.nn.functional.scaled_dot_product_attention(
         q,
         k,
         v,
         mask,
+        dropout_p=dropout_p,
         is_causal=mask is None and q.shape[2] > 1,
         enable_gqa=q.shape[1] != k.shape[1],
     )
@@ -81,6 +93,16 @@ def attention_calls() -> Iterator[Case]:
     for kernel in ("sdpa-efficient", "sdpa-math"):
         yield call(kernel, (2, 4, 4, 256, 64), "float16", "float16")
         yield call(kernel, (2, 4, 4, 301, 64), "float32", "float32")
+
+
+def dropout_calls() -> Iterator[Case]:
+    """Attention that drops weights: other random states, other kernels in backward."""
+    for D in (32, 64, 96, 128, 160, 200, 256):
+        for dtype in ("bfloat16", "float16", "float32"):
+            yield call("sdpa", (2, 4, 4, 300, D), dtype, dropout=0.1)
+            yield call("sdpa", (2, 4, 4, 300, D), dtype, "bool", dropout=0.1)
+    yield call("sdpa", (2, 4, 2, 1, 64), "bfloat16", dropout=0.1)
+    yield call("sdpa-math", (2, 4, 2, 300, 64), "bfloat16", dropout=0.1)
 
 
 def linear_calls() -> Iterator[Case]:
@@ -151,4 +173,10 @@ def masks(case: Case) -> list[tuple[bool, ...]]:
     return [case.masks()[-1], case.masks()[0]]
 
 
-KERNEL_CASES = (*attention_calls(), *linear_calls(), *sum_calls(), *embedding_calls())
+KERNEL_CASES = (
+    *attention_calls(),
+    *dropout_calls(),
+    *linear_calls(),
+    *sum_calls(),
+    *embedding_calls(),
+)

@@ -32,6 +32,7 @@ def scaled_dot_product_attention(
     mask: Tensor | None = None,
     *,
     is_causal: bool | None = None,
+    dropout: float = 0.0,
     kernel: str = "sdpa",
 ) -> Tensor:
     """``torch.nn.functional.scaled_dot_product_attention``, grouped heads included.
@@ -42,6 +43,7 @@ def scaled_dot_product_attention(
         v: Values (B, KV, M, D).
         mask: A bool or additive mask (B, 1, N, M).
         is_causal: As in torch; by default, without a mask and for more than one query.
+        dropout: Probability that a weight is dropped.
         kernel: ``sdpa`` for torch's own choice, or the one that ``sdpa_kernel`` forces.
 
     Raises:
@@ -50,9 +52,9 @@ def scaled_dot_product_attention(
     if is_causal is None:
         is_causal = mask is None and q.shape[2] != 1
     if S.autocast is None:
-        return dispatch(q, k, v, mask, is_causal, kernel)
+        return dispatch(q, k, v, mask, is_causal, dropout, kernel)
     v_cast, k_cast, q_cast = cast(v), cast(k), cast(q)  # from the last argument to the first
-    out = dispatch(q_cast, k_cast, v_cast, mask, is_causal, kernel)
+    out = dispatch(q_cast, k_cast, v_cast, mask, is_causal, dropout, kernel)
     del q_cast, k_cast, v_cast
     return out
 
@@ -68,43 +70,64 @@ def efficient_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor
 
 
 def dispatch(
-    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, is_causal: bool, kernel: str
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor | None,
+    is_causal: bool,
+    dropout: float,
+    kernel: str,
 ) -> Tensor:
     """Run the kernel that is chosen."""
-    chosen = choose(q, k, mask, is_causal, kernel, trains=needs_grad(q, k, v))
+    trains, drops = needs_grad(q, k, v), dropout > 0
+    chosen = choose(q, k, mask, is_causal, kernel, trains=trains, drops=drops)
     if chosen == "sdpa-flash":
-        return flash(q, k, v)
+        return flash(q, k, v, drops=drops)
     bias = None if mask is None else additive_mask(mask, q.dtype)
     if chosen == "sdpa-math":
-        return math(q, k, v, bias, is_causal=is_causal)
+        return math(q, k, v, bias, is_causal=is_causal, dropout=dropout)
     if bias is not None:
         bias = aligned_bias(bias, q.shape[1])
-    return efficient(q, k, v, bias)
+    return efficient(q, k, v, bias, drops=drops)
 
 
 def choose(
-    q: Tensor, k: Tensor, mask: Tensor | None, is_causal: bool, kernel: str, *, trains: bool
+    q: Tensor,
+    k: Tensor,
+    mask: Tensor | None,
+    is_causal: bool,
+    kernel: str,
+    *,
+    trains: bool,
+    drops: bool = False,
 ) -> str:
     """The kernel that runs. Source: ``sdp_utils.cpp`` ``select_sdp_backend``, in its order."""
     card = S.kernels
-    against_flash = why_not_flash(q, k, mask, is_causal, card, trains=trains)
     if kernel == "sdpa-math":
         return kernel
     if kernel != "sdpa-efficient":
-        if not against_flash:
+        reason = why_not_flash(q, k, mask, is_causal, card, trains=trains, drops=drops)
+        if not reason:
             return "sdpa-flash"
         if kernel == "sdpa-flash":
-            raise UnsupportedError(f"attention: sdpa-flash cannot run: {against_flash}")
-    against_efficient = why_not_efficient(q.shape[3], q.dtype, card)
-    if not against_efficient:
+            raise UnsupportedError(f"attention: sdpa-flash cannot run: {reason}")
+    reason = why_not_efficient(q.shape[3], q.dtype, card)
+    if not reason:
         return "sdpa-efficient"
     if kernel == "sdpa-efficient":
-        raise UnsupportedError(f"attention: sdpa-efficient cannot run: {against_efficient}")
+        raise UnsupportedError(f"attention: sdpa-efficient cannot run: {reason}")
     return "sdpa-math"
 
 
 def why_not_flash(
-    q: Tensor, k: Tensor, mask: Tensor | None, is_causal: bool, card: Kernels, *, trains: bool
+    q: Tensor,
+    k: Tensor,
+    mask: Tensor | None,
+    is_causal: bool,
+    card: Kernels,
+    *,
+    trains: bool,
+    drops: bool,
 ) -> str:
     """Why the flash kernel cannot run, or nothing. Source: ``can_use_flash_attention``."""
     capability, head_dim = card.compute_capability, q.shape[3]
@@ -114,7 +137,7 @@ def why_not_flash(
         return f"its heads are at most {FLASH_WIDEST} wide, not {head_dim}"
     if capability < (8, 0):
         return "it needs compute capability 8.0"
-    if trains and 192 < head_dim <= 224 and is_small_ampere(capability):
+    if trains and is_small_ampere(capability) and head_dim > 192 and (drops or head_dim <= 224):
         return f"it does not train heads of {head_dim} on compute capability {capability}"
     if is_causal and q.shape[2] != k.shape[2]:
         return "its causal mask is for as many keys as queries"

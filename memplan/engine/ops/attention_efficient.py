@@ -51,16 +51,16 @@ def aligned_bias(bias: Tensor, heads: int) -> Tensor:
     return expand(bias, (bias.shape[0], heads, *bias.shape[2:]))
 
 
-def efficient(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
+def efficient(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, *, drops: bool) -> Tensor:
     """``_scaled_dot_product_efficient_attention``; gradients that nobody wants are made, too."""
     biases = () if bias is None else (bias,)
     if not needs_grad(q, k, v, *biases):
-        seed, offset, out, lse = efficient_forward(q, needs_lse=False)
-        del seed, offset, lse
+        out, lse, seeds = efficient_forward(q, needs_lse=False, drops=drops)
+        del seeds, lse
         return out
     (B, H, N, D), (_, KV, M, _) = q.shape, k.shape
     dtype, wanted = q.dtype, (q.requires_grad, k.requires_grad, v.requires_grad)
-    kernel = backward_kernel(dtype, D, S.kernels)
+    kernel = backward_kernel(dtype, D, S.kernels, drops=drops)
     made: list[Meta] = []
     has_bias = bias is not None
     bias_meta = Meta(bias) if bias is not None and bias.requires_grad else None
@@ -76,9 +76,9 @@ def efficient(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
         return [*wished, bias_grad] if has_bias else wished
 
     node = Node((q, k, v, *biases), (*biases, k, q, v), backward)
-    seed, offset, out, lse = efficient_forward(q, needs_lse=True)
+    out, lse, seeds = efficient_forward(q, needs_lse=True, drops=drops)
     made.append(Meta(out))
-    return node.finish(out, (lse, out, offset, seed))
+    return node.finish(out, (lse, out, *seeds))
 
 
 def bias_gradient(bias: Meta) -> Tensor:
@@ -88,16 +88,22 @@ def bias_gradient(bias: Meta) -> Tensor:
     return restrided(out, bias.shape, normal(bias.shape, strides_of(out)))
 
 
-def efficient_forward(q: Tensor, *, needs_lse: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """seed, offset, out, logsumexp; 16-bit heads too wide for registers meet in fp32."""
+def efficient_forward(
+    q: Tensor, *, needs_lse: bool, drops: bool
+) -> tuple[Tensor, Tensor, list[Tensor]]:
+    """out, logsumexp, (offset, seed), which are on the host if anything is dropped.
+
+    16-bit heads that are too wide for registers meet in fp32.
+    """
     B, H, N, D = q.shape
-    seed, offset = empty((), INT64), empty((), INT64)
+    seeds = [] if drops else [empty((), INT64), empty((), INT64)]
     out = heads_last(empty((B, N, H, D), q.dtype))
     lse = empty((B, H, round_up(N, LSE_ALIGNMENT) if needs_lse else 0), FP32)
     if D > WIDEST_IN_REGISTERS and q.dtype is not FP32:
         accumulator = empty((B, N, H, D), FP32)
         del accumulator
-    return seed, offset, out, lse
+    seeds.reverse()
+    return out, lse, seeds
 
 
 def run_backward(kernel: BackwardKernel, out: Meta, M: int) -> None:

@@ -21,16 +21,16 @@ from memplan.engine.tensor import Tensor, alias, empty, normal, restrided, strid
 ALIGNMENT = 8  # elements of a head
 
 
-def flash(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+def flash(q: Tensor, k: Tensor, v: Tensor, *, drops: bool) -> Tensor:
     """The kernel on heads padded to a multiple of 8, and the part of its output that counts."""
     size = q.shape[-1]
     if size % ALIGNMENT == 0:
-        return flash_aligned(q, k, v)
+        return flash_aligned(q, k, v, drops=drops)
     wide = round_up(size, ALIGNMENT)
     q_padded = pad_last(q, wide)
     k_padded = pad_last(k, wide)
     v_padded = pad_last(v, wide)
-    return narrow(flash_aligned(q_padded, k_padded, v_padded), -1, size)
+    return narrow(flash_aligned(q_padded, k_padded, v_padded, drops=drops), -1, size)
 
 
 def pad_last(x: Tensor, size: int) -> Tensor:
@@ -68,7 +68,7 @@ def copy_heads_last(x: Any) -> Tensor | None:
     return None if is_heads_last(x) else empty(x.shape, x.dtype)
 
 
-def flash_aligned(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+def flash_aligned(q: Tensor, k: Tensor, v: Tensor, *, drops: bool) -> Tensor:
     """``_scaled_dot_product_flash_attention``.
 
     Backward: copies of grad and out if they are not (B, N, H, D) in memory; dq, dk, dv; softmax_d;
@@ -76,7 +76,7 @@ def flash_aligned(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     nobody wants is made all the same.
     """
     if not needs_grad(q, k, v):
-        out, lse, rng_state, unused = flash_forward(q, k)
+        out, lse, rng_state, unused = flash_forward(q, k, drops=drops)
         del lse, rng_state, unused
         return out
     (B, H, N, D), (_, KV, M, _) = q.shape, k.shape
@@ -98,31 +98,32 @@ def flash_aligned(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return [g if w else None for g, w in zip(grads, wanted, strict=True)]
 
     node = Node((q, k, v), (k, q, v), backward)
-    out, lse, rng_state, unused = flash_forward(q, k)
+    out, lse, rng_state, unused = flash_forward(q, k, drops=drops)
     made.append(Meta(out))
     return node.finish(out, (lse, out, rng_state, unused))
 
 
-def flash_forward(q: Tensor, k: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def flash_forward(q: Tensor, k: Tensor, *, drops: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """``mha_fwd``: out in the query's layout, logsumexp, rng_state (2 x uint64), an unused uint64.
 
-    A split over keys borrows two more. For one query, grouped heads take the place of positions:
-    views only.
+    A split over keys borrows two more; dropout has none, and makes its own rng_state. For one
+    query, grouped heads take the place of positions: views only.
     """
     (B, H, N, D), (KV, M) = q.shape, k.shape[1:3]
-    if N == 1:
+    if N == 1 and not drops:
         H, N = KV, H // KV
     out = empty_like_kernel(q)
     lse = empty((B, H, N), FP32)
     sms = S.kernels.sm_count
-    if fills_gpu(B * H * ceil_div(N, 64), sms):
-        split = 1
-    else:
+    split = 1
+    if not drops and not fills_gpu(B * H * ceil_div(N, 64), sms):
         split = per_cell(lambda b, h, n, m: flash_splits(b, h, n, m, D, sms), B, H, N, M)
     if split > 1:
         lse_accum = empty((split, B, H, N), FP32)
         out_accum = empty((split, B, H, N, head_size_rounded(D)), FP32)
     rng_state, unused = empty((2,), INT64), empty((), INT64)
+    if drops:
+        rng_state = empty((2,), INT64)
     if split > 1:
         del out_accum, lse_accum
     return out, lse, rng_state, unused

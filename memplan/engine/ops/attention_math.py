@@ -13,12 +13,15 @@ from memplan.engine.autograd import attach, needs_grad
 from memplan.engine.ops.attention_efficient import additive_mask
 from memplan.engine.ops.matmul import add_bias, batched
 from memplan.engine.ops.pointwise import Meta, scale, to, unary
+from memplan.engine.ops.pointwise import dropout as native_dropout
 from memplan.engine.ops.views import clone, expand, transpose, unsqueeze, view
 from memplan.engine.reduction import borrow_over
 from memplan.engine.tensor import Tensor, empty
 
 
-def math(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, *, is_causal: bool) -> Tensor:
+def math(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, *, is_causal: bool, dropout: float
+) -> Tensor:
     """``_scaled_dot_product_attention_math``: fp32 all the way; grouped heads are repeated."""
     query_acc = to(q, FP32)
     key_acc = to(k, FP32)
@@ -31,6 +34,7 @@ def math(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, *, is_causal: boo
     if attn_mask is not None:
         attn = add_bias(attn, attn_mask)
     attn = safe_softmax(attn)
+    attn = native_dropout(attn, dropout)
     weights = to(attn, q.dtype)  # the second result, evaluated first
     out = to(batched(attn, value_expanded), q.dtype)
     del value_expanded, key_expanded, attn, attn_mask, query, value_acc, key_acc, query_acc

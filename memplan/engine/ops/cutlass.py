@@ -30,6 +30,7 @@ class BackwardKernel:
         half: 16-bit operands.
         computes_delta: ``kKernelComputesDelta``.
         only: Compute capabilities it is for, where the list says so.
+        dropout_bytes: Shared memory of a block of its twin that drops weights; None: no twin.
     """
 
     rows: int
@@ -39,6 +40,7 @@ class BackwardKernel:
     half: bool = True
     computes_delta: bool = True
     only: tuple[tuple[int, int], ...] = ()
+    dropout_bytes: int | None = None
 
     @property
     def output_in_registers(self) -> bool:
@@ -51,31 +53,35 @@ class BackwardKernel:
         return self.half and not self.output_in_registers
 
 
-def half(rows: int, columns: int, widest: int, shared_bytes: int) -> BackwardKernel:
+def half(
+    rows: int, columns: int, widest: int, shared_bytes: int, dropout_bytes: int = 0
+) -> BackwardKernel:
     """A kernel for 16 bits."""
-    return BackwardKernel(rows, columns, widest, shared_bytes)
+    dropout_bytes = dropout_bytes or shared_bytes
+    return BackwardKernel(rows, columns, widest, shared_bytes, dropout_bytes=dropout_bytes)
 
 
 def single(rows: int, columns: int, widest: int, shared_bytes: int) -> BackwardKernel:
     """A kernel for fp32: torch computes its delta."""
-    return BackwardKernel(rows, columns, widest, shared_bytes, half=False, computes_delta=False)
+    kernel = half(rows, columns, widest, shared_bytes)
+    return replace(kernel, half=False, computes_delta=False)
 
 
 # `*_seqaligned` kernels have the tiles and the shared memory of the one after them: left out.
-AMPERE_K96 = replace(half(128, 64, 96, 91648), only=((8, 6), (8, 9)))
+AMPERE_K96 = replace(half(128, 64, 96, 91648), only=((8, 6), (8, 9)), dropout_bytes=None)
 SM80_FP16 = (
     half(64, 64, 32, 40192),
-    half(64, 64, 64, 44288),
+    half(64, 64, 64, 44288, 52480),
     AMPERE_K96,
-    half(128, 128, 128, 154112),
+    half(128, 128, 128, 154112, 162304),
     half(64, 64, 128, 34048),
     half(128, 64, ANY, 60928),
 )
 SM80_BF16 = (
-    half(64, 64, 32, 34560),
-    half(64, 64, 64, 42240),
+    half(64, 64, 32, 34560, 39168),
+    half(64, 64, 64, 42240, 51456),
     AMPERE_K96,
-    half(128, 128, 128, 133632),
+    half(128, 128, 128, 133632, 152064),
     half(64, 64, 128, 34048),
     half(128, 64, ANY, 60928),
 )
@@ -112,7 +118,9 @@ TABLE: tuple[tuple[tuple[int, int], DType, tuple[BackwardKernel, ...]], ...] = (
 )
 
 
-def backward_kernel(dtype: DType, head_dim: int, kernels: Kernels) -> BackwardKernel:
+def backward_kernel(
+    dtype: DType, head_dim: int, kernels: Kernels, *, drops: bool = False
+) -> BackwardKernel:
     """The first kernel that takes the head and the card's shared memory.
 
     Source: ``attention_backward.cu`` ``launchKernel``.
@@ -120,8 +128,10 @@ def backward_kernel(dtype: DType, head_dim: int, kernels: Kernels) -> BackwardKe
     capability = kernels.compute_capability
     candidates = next((ks for c, d, ks in TABLE if d is dtype and capability >= c), ())
     for k in candidates:
-        fits = k.shared_bytes <= kernels.shared_memory_per_block
-        if k.widest >= head_dim and fits and (not k.only or capability in k.only):
+        shared = k.dropout_bytes if drops else k.shared_bytes
+        if shared is None or shared > kernels.shared_memory_per_block:
+            continue
+        if k.widest >= head_dim and (not k.only or capability in k.only):
             return k
     raise UnsupportedError(
         f"attention: no memory-efficient backward kernel for {dtype} on compute capability "
