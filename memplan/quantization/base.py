@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from memplan.dtypes import DType
+from memplan.dtypes import FP32, DType
 from memplan.engine.nn import Linear
 from memplan.engine.reduction import borrow
 from memplan.engine.tensor import Shape, Storage, Tensor, empty, numel
@@ -51,10 +51,13 @@ class QuantizedLinear(Linear):
 def bias_gradient(grad: Tensor, dtype: DType) -> Tensor:
     """``grad_output.sum(0, dtype=ctx.dtype_bias)``: over the batch only.
 
-    The engine sums the rest to the bias's shape.
+    The engine sums the rest to the bias's shape. A gradient of another 16-bit dtype is cast first.
 
-    Source: bitsandbytes 0.50.2 autograd/_functions.py.
+    Source: bitsandbytes 0.50.2 autograd/_functions.py; pytorch/pytorch v2.14.1
+    aten/src/ATen/native/ReduceOpsUtils.h ``make_reduction_from_out_ty``.
     """
     out = empty(grad.shape[1:], dtype)
+    cast = None if dtype in (grad.dtype, FP32) else empty(grad.shape, dtype)
     borrow(numel(grad.shape[1:]), grad.shape[0])
+    del cast
     return out

@@ -6,7 +6,7 @@ Source: huggingface/peft v0.21.2 peft/utils/other.py.
 from __future__ import annotations
 
 from memplan.dtypes import BF16, FP16, FP32
-from memplan.engine.nn import Module
+from memplan.engine.nn import Linear, Module
 from memplan.engine.state import S
 from memplan.engine.tape import OUTSIDE
 from memplan.engine.tensor import Storage, numel
@@ -22,4 +22,7 @@ def prepare_model_for_kbit_training(model: Module) -> None:
             p.storage = Storage(numel(p.shape) * FP32.itemsize)
             p.dtype = FP32
     S.tape.enter(OUTSIDE)
+    for module in model.modules():
+        if type(module) is Linear:
+            module.compute_dtype = module.weight.dtype
     S.tape.empty_cache()

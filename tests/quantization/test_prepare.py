@@ -47,3 +47,9 @@ def test_the_cache_is_emptied_after_the_casts() -> None:
 def test_frozen_models_are_not_prepared() -> None:
     assert Workload(model="7b", method="lora", quantization="nf4").prepares_kbit
     assert not Workload(model="7b", method="frozen", quantization="nf4").prepares_kbit
+
+
+def test_adapters_of_the_head_are_made_in_its_new_dtype() -> None:
+    _, model = prepared()
+    head = model.lm_head  # type: ignore[attr-defined]
+    assert head.compute_dtype is FP32
