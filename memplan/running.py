@@ -12,7 +12,7 @@ from memplan.engine.kernels import Kernels
 from memplan.engine.nn import Module
 from memplan.engine.repeat import Depth, NotAlike, Stream, expand
 from memplan.engine.state import run
-from memplan.engine.steps import Steps
+from memplan.engine.steps import Steps, accumulate
 from memplan.engine.tape import Tape
 from memplan.hardware import Device, load_device
 from memplan.models.config import ModelConfig, load_model_config
@@ -25,10 +25,11 @@ FEW = 2
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """How much of a workload is run: layers, and steps."""
+    """How much of a workload is run: layers, steps, and micro batches of a step."""
 
     depth: Depth
     steps: int
+    micro_steps: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,12 +80,14 @@ class Run:
     def attempts(self) -> Iterator[Attempt]:
         """From the least work to all of it; the next is needed where the last was ``NotAlike``."""
         total, steps = self.config.num_hidden_layers, self.workload.steps
+        micro_steps = self.workload.gradient_accumulation_steps
         depths = [Depth.unrolled(total)]
         if Depth.representative(total).extra and is_uniform(self.workload, self.config):
             depths.insert(0, Depth.representative(total))
         for depth in depths:
-            for few in sorted({min(FEW, steps), steps}):
-                yield Attempt(depth, few)
+            yield Attempt(depth, min(FEW, steps), min(FEW, micro_steps))
+            if max(steps, micro_steps) > FEW:
+                yield Attempt(depth, steps, micro_steps)
 
     def record(self) -> Recording:
         """The events of the run."""
@@ -92,7 +95,7 @@ class Run:
             tape = Tape()
             model = self.play(tape, self.workload, attempt)
             try:
-                stream = expand(tape, attempt.depth)
+                stream = self.write(tape, attempt)
                 return Recording(attempt, stream, Steps(stream, self.workload.steps), model)
             except NotAlike:
                 continue
@@ -102,7 +105,17 @@ class Run:
         """The same run again, with the origin of every block."""
         tape = AnnotatedTape()
         self.play(tape, self.workload, attempt)
-        return tape, expand(tape, attempt.depth)
+        return tape, self.write(tape, attempt)
+
+    def write(self, tape: Tape, attempt: Attempt) -> Stream:
+        """The events of all layers and micro batches, from those of an attempt.
+
+        Raises:
+            NotAlike: The attempt does not stand for all of them.
+        """
+        stream = expand(tape, attempt.depth)
+        wanted = self.workload.gradient_accumulation_steps
+        return accumulate(stream, attempt.micro_steps, wanted)
 
     def play(self, tape: Tape, workload: Workload, attempt: Attempt) -> Module:
         """Run the workload on a tape."""
@@ -113,6 +126,7 @@ class Run:
                 attempt.depth,
                 attempt.steps,
                 self.device.capacity_bytes,
+                attempt.micro_steps,
             )
             tape.finish()
         return model

@@ -31,6 +31,7 @@ def train(
     depth: Depth,
     steps: int,
     total_memory: int | None = None,
+    micro_steps: int | None = None,
 ) -> Module:
     """Run the workload on this thread's tape; the trained model.
 
@@ -40,10 +41,11 @@ def train(
         depth: Layers that are built.
         steps: Optimizer steps.
         total_memory: What the device says it has, or unknown. [bytes]
+        micro_steps: Micro batches of a step that are run; by default all.
     """
     model: Module = prepare(workload, config, depth, total_memory)
     params = [p for p in model.parameters() if p.requires_grad]
-    loop = Loop(workload, model, params)
+    loop = Loop(workload, model, params, micro_steps or workload.gradient_accumulation_steps)
     S.tape.end_phase("optimizer_init")
     for step in range(steps):
         loop.step(step)
@@ -77,8 +79,11 @@ def apply_checkpointing(model: Any, workload: Workload) -> None:
 class Loop:
     """The loop's variables that live from one step to the next."""
 
-    def __init__(self, workload: Workload, model: Module, params: list[Tensor]) -> None:
+    def __init__(
+        self, workload: Workload, model: Module, params: list[Tensor], micro_steps: int
+    ) -> None:
         self.workload, self.model, self.params = workload, model, params
+        self.micro_steps = micro_steps
         self.optimizer = OPTIMIZERS[workload.optimizer](params)
         self.autocast = DTYPES.get(workload.autocast)
         self.scaler = GradScaler() if self.autocast is FP16 else None
@@ -89,7 +94,7 @@ class Loop:
 
     def step(self, step: int) -> None:
         """One optimizer step."""
-        for _ in range(self.workload.gradient_accumulation_steps):
+        for _ in range(self.micro_steps):
             self.micro_step(step)
         self.update()
         S.tape.end_phase("optimizer_step", step)

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from memplan.engine.grid import intern_sizes, live_counts, peaks, rounded_sizes
-from memplan.engine.repeat import NotAlike, Stream, expand
+from memplan.engine.repeat import NotAlike, Stream
 from memplan.engine.sizes import Split, Universe
 from memplan.engine.steps import Steps
 from memplan.engine.tape import Tape
@@ -151,7 +151,7 @@ def _stream(run: Run, workload: Workload) -> tuple[Stream, list[Any]]:
         run.play(tape, workload, attempt)
         sizes = intern_sizes(tape)
         try:
-            stream = expand(tape, attempt.depth)
+            stream = run.write(tape, attempt)
             Steps(stream, workload.steps)
         except NotAlike:
             continue

@@ -38,7 +38,7 @@ def workloads(draw: st.DrawFn) -> dict[str, Any]:
         "micro_batch_size": draw(st.sampled_from([1, 2, 3])),
         "seq_len": draw(st.sampled_from([1, 7, 64, 200])),
         "steps": draw(st.sampled_from([1, 2, 3, 5])),
-        "gradient_accumulation_steps": draw(st.sampled_from([1, 2])),
+        "gradient_accumulation_steps": draw(st.sampled_from([1, 2, 5])),
         "activation_checkpointing": draw(st.sampled_from([False, True, "reentrant"])),
         "attention": draw(st.sampled_from(["sdpa", "eager", "sdpa-math"])),
         "attention_mask": draw(st.sampled_from(["none", "padding"])),

@@ -34,7 +34,8 @@ def make_run(**keys: Any) -> Run:
 def played(run: Run, depth: Depth, steps: int) -> tuple[list[int], list[PhaseMark]]:
     """The events of all layers, up to the end of the last step."""
     tape = Tape()
-    run.play(tape, run.workload, Attempt(depth, steps))
+    attempt = Attempt(depth, steps, run.workload.gradient_accumulation_steps)
+    run.play(tape, run.workload, attempt)
     stream = expand(tape, depth)
     return stream.events[: stream.phases[-1].end], stream.phases
 
@@ -78,13 +79,13 @@ def test_six_layers_write_the_events_of_all(keys: dict[str, Any]) -> None:
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(workloads())
-def test_two_steps_write_the_events_of_all(keys: dict[str, Any]) -> None:
+def test_two_steps_and_micro_batches_write_the_events_of_all(keys: dict[str, Any]) -> None:
     run = make_run(**{**keys, "steps": 5})
     few = run.record()
     depth = Depth.unrolled(run.config.num_hidden_layers)
     events, phases = played(run, depth, 5)
-    if few.attempt.steps == 5:  # nothing to write: every step was run
-        return
+    assert few.attempt.steps == 2
+    assert few.attempt.micro_steps <= 2
     written = list(few.stream.events[: few.stream.phases[-1].end])
     marks = list(few.stream.phases)
     for step in range(few.attempt.steps, 5):
@@ -99,7 +100,8 @@ def test_the_allocator_ends_with_the_same_peaks(keys: dict[str, Any]) -> None:
     run = make_run(**keys)
     fast = simulate(run.record(), Allocator())
     tape = Tape()
-    attempt = Attempt(Depth.unrolled(run.config.num_hidden_layers), run.workload.steps)
+    depth = Depth.unrolled(run.config.num_hidden_layers)
+    attempt = Attempt(depth, run.workload.steps, run.workload.gradient_accumulation_steps)
     model = run.play(tape, run.workload, attempt)
     stream = expand(tape, attempt.depth)
     whole = Recording(attempt, stream, Steps(stream, run.workload.steps), model)

@@ -42,7 +42,9 @@ def rounded_live_sum(**keys: Any) -> int:
 
 
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(workloads(), st.sets(st.integers(1, 4), min_size=1), st.sets(st.integers(1, 300), max_size=3))
+@given(
+    workloads(), st.sets(st.integers(1, 4), min_size=1), st.sets(st.integers(1, 300), max_size=3)
+)
 def test_a_cell_is_the_scalar_runs_rounded_live_sum(
     keys: dict[str, Any], batches: set[int], lengths: set[int]
 ) -> None:
