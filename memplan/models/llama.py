@@ -101,6 +101,14 @@ class Attention(Module):
         return self.heads(self.k_proj(hidden_states))
 
 
+class SiLU(Module):
+    """``ACT2FN["silu"]``."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: any shape."""
+        return silu(x)
+
+
 class MLP(Module):
     """``LlamaMLP``."""
 
@@ -108,10 +116,11 @@ class MLP(Module):
         self.gate_proj = Linear(c.hidden_size, c.intermediate_size, dtype, bias=c.mlp_bias)
         self.up_proj = Linear(c.hidden_size, c.intermediate_size, dtype, bias=c.mlp_bias)
         self.down_proj = Linear(c.intermediate_size, c.hidden_size, dtype, bias=c.mlp_bias)
+        self.act_fn = SiLU()
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (B, S, hidden_size)."""
-        down_proj: Tensor = self.down_proj(mul(silu(self.gate_proj(x)), self.up_proj(x)))
+        down_proj: Tensor = self.down_proj(mul(self.act_fn(self.gate_proj(x)), self.up_proj(x)))
         return down_proj
 
 

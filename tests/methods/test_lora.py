@@ -68,6 +68,10 @@ def test_targets_that_match_nothing_are_an_error() -> None:
         adapted(method="lora", target_modules=["query_key_value"]).__enter__()
 
 
-def test_a_norm_cannot_be_adapted() -> None:
-    with pytest.raises(ConfigError, match="RMSNorm"):
-        adapted(method="lora", target_modules=["input_layernorm"]).__enter__()
+@pytest.mark.parametrize(
+    ("target", "kind"), [("input_layernorm", "RMSNorm"), (r".*\.mlp\..+", "SiLU")]
+)
+def test_only_linear_layers_and_embeddings_can_be_adapted(target: str, kind: str) -> None:
+    targets = target if "*" in target else [target]
+    with pytest.raises(ConfigError, match=kind):
+        adapted(method="lora", target_modules=targets).__enter__()
