@@ -82,16 +82,17 @@ def own_events(record: Json) -> Iterator[Raw]:
     """memplan's events of the record's workload, every layer and every step run."""
     workload, _ = Workload.resolve(record["workload"])
     run, tape = Run.of(workload), Tape()
-    everything = Attempt(Depth.unrolled(run.config.num_hidden_layers), workload.steps)
+    layers = Depth.unrolled(run.config.num_hidden_layers)
+    everything = Attempt(layers, workload.steps, workload.gradient_accumulation_steps)
     model = run.play(tape, workload, everything)
     del model
     marks = [mark for mark in tape.phases if mark.name != EMPTY_CACHE]
-    layers = dict(tape.layers)
+    layer_of = dict(tape.layers)
     phase, layer = 0, "-"
     for i, e in enumerate(tape.events):
         while phase < len(marks) - 1 and marks[phase].end <= i:
             phase += 1
-        layer = str(layers.get(i, layer))
+        layer = str(layer_of.get(i, layer))
         nbytes = e if e >= 0 else tape.events[~e]
         if nbytes:  # a block of no bytes does not reach the allocator
             yield Raw(e < 0, i if e >= 0 else ~e, nbytes, marks[phase].name, f"layer {layer}")
