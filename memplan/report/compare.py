@@ -61,7 +61,10 @@ def _legend(comparison: Comparison) -> str:
     if gpu is None:
         return text
     capacity, context = format_size(gpu.capacity_bytes), format_size(gpu.context_bytes)
-    return f"{text} Fits {gpu.name}, {capacity} less {context} CUDA context, with GiB to spare."
+    return (
+        f"{text} The last column: whether it fits {gpu.name} ({capacity} less {context} CUDA "
+        "context), and the GiB to spare; what does not fit is shown as on a card without a limit."
+    )
 
 
 def comparison_markdown(comparison: Comparison) -> str:
