@@ -167,7 +167,7 @@ CONFIGS: list[tuple[dict[str, Any], str]] = [
     ({**LLAMA, "model_type": "qwen2", "num_attention_heads": 12}, "Give head_dim"),
     ({**LLAMA, "head_dim": 7}, "head_dim 7 is odd"),
     ({**LLAMA, "hidden_act": "gelu"}, "hidden_act 'gelu' is not supported yet"),
-    ({**LLAMA, "attention_dropout": 0.1}, "attention_dropout: only 0"),
+    ({**LLAMA, "attention_dropout": 1.0}, "attention_dropout: expected a number below 1"),
     ({**LLAMA, "attention_bias": "yes"}, "attention_bias: expected true or false"),
     ({**LLAMA, "tie_word_embeddings": 1}, "tie_word_embeddings: expected true or false"),
     ({**LLAMA, "pad_token_id": 100}, "pad_token_id"),

@@ -13,7 +13,7 @@ from typing import Protocol
 from memplan.engine import Tensor
 from memplan.engine.ops.attention import KERNELS, scaled_dot_product_attention
 from memplan.engine.ops.matmul import matmul, softmax_float
-from memplan.engine.ops.pointwise import add, scale, to
+from memplan.engine.ops.pointwise import add, dropout, scale, to
 from memplan.engine.ops.views import contiguous, expand, reshape, transpose, unsqueeze
 from memplan.errors import unknown_name
 
@@ -25,6 +25,7 @@ class Grouped(Protocol):
     """What the attention functions read of their module."""
 
     num_key_value_groups: int
+    attention_dropout: float
 
 
 AttentionFunction = Callable[
@@ -56,7 +57,9 @@ def sdpa_attention(
     if mask is not None or key.shape[-1] > MOST_GROUPED_HEAD_DIM:
         key = repeat_kv(key, module.num_key_value_groups)
         value = repeat_kv(value, module.num_key_value_groups)
-    attn_output = scaled_dot_product_attention(query, key, value, mask, kernel=kernel)
+    attn_output = scaled_dot_product_attention(
+        query, key, value, mask, dropout=module.attention_dropout, kernel=kernel
+    )
     attn_output = contiguous(transpose(attn_output, 1, 2))
     return attn_output, None
 
@@ -71,6 +74,7 @@ def eager_attention(
     if mask is not None:
         attn_weights = add(attn_weights, mask)
     attn_weights = to(softmax_float(attn_weights), query.dtype)
+    attn_weights = dropout(attn_weights, module.attention_dropout)
     attn_output = matmul(attn_weights, value_states)
     attn_output = contiguous(transpose(attn_output, 1, 2))
     return attn_output, attn_weights

@@ -56,6 +56,7 @@ class Attention(Module):
     def __init__(self, c: ModelConfig, dtype: DType, implementation: str, layer_idx: int) -> None:
         self.layer_idx, self.head_dim = layer_idx, c.head_dim
         self.num_key_value_groups = c.num_key_value_groups
+        self.attention_dropout = c.attention_dropout
         self.attention = attention_function(implementation)
         query, key = c.num_attention_heads * c.head_dim, c.num_key_value_heads * c.head_dim
         self.q_proj = Linear(c.hidden_size, query, dtype, bias=c.qkv_bias)

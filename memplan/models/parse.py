@@ -239,10 +239,8 @@ def _hidden_act(value: Any) -> str:
 
 def _attention_dropout(value: Any) -> float:
     dropout = checks.number(0.0 if value is None else value, "attention_dropout", minimum=0.0)
-    if dropout:
-        raise UnsupportedError(
-            "attention_dropout: only 0 is supported; the attention kernels differ with dropout."
-        )
+    if dropout >= 1:
+        raise ConfigError(f"attention_dropout: expected a number below 1, got {dropout:g}.")
     return dropout
 
 
