@@ -1,5 +1,4 @@
-"""What stands at the peak: every live block put into a category, and the op that asked for the
-last.
+"""What stands at the peak: every live block in a category, and the op that asked for the last.
 
 A block's category is what became of it: a forward's block that outlives the forward is an
 activation, one that does not is a temporary; a backward's block that became a leaf's gradient is a

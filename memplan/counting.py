@@ -53,7 +53,7 @@ def count_parameters(model: Module) -> Parameters:
 def checkpoint_bytes(model: Module, method: str) -> int:
     """Tensor data that ``save_pretrained`` writes: of an adapter, only what trains. [bytes]
 
-    Assumption: an adapter's file holds its trainable parameters in their own dtype; PEFT also writes
+    Assumption: an adapter's file holds what trains, in its own dtype; PEFT also writes
     embeddings that it finds resized or targeted.
     """
     whole = method in ("full", "frozen")

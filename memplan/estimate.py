@@ -100,7 +100,7 @@ def stop_moment(simulation: Simulation) -> PeakMoment:
 def phases(simulation: Simulation) -> Mapping[str, PhaseMemory]:
     """Every phase by name; of several with one name, the last."""
     out: dict[str, PhaseMemory] = {}
-    for p in (*simulation.before, *simulation.steps[-1]):
+    for p in (*simulation.before, *simulation.steps[simulation.last]):
         assert isinstance(p.key, PhaseMark)
         out[p.key.name] = PhaseMemory(
             p.peak_requested_bytes,

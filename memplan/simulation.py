@@ -19,11 +19,13 @@ class Simulation:
         before: Phases before the first step.
         steps: Phases of each step, as far as steps differ.
         replays: What the allocator said, in pieces.
+        last: Which of ``steps`` the last step of the run is like.
     """
 
     before: tuple[Phase, ...]
     steps: tuple[tuple[Phase, ...], ...]
     replays: tuple[Replay, ...]
+    last: int
 
     @property
     def fits(self) -> bool:
@@ -47,26 +49,48 @@ class Simulation:
 
 
 def simulate(recording: Recording, allocator: Allocator) -> Simulation:
-    """Replay the run; steps after the first that leaves the allocator as another did are not."""
+    """Replay the run, up to the first step that leaves the allocator as an earlier one did.
+
+    From there on steps do what those between the two did: their peaks have been seen.
+    """
     stream, wanted = recording.stream, recording.steps.wanted
     replays = [replay(allocator, stream.events, _before(stream.phases))]
+    if not replays[0].fits:
+        return Simulation(replays[0].phases, (), tuple(replays), 0)
     start = replays[0].phases[-1].stop
-    events, states = list(stream.events), {allocator.state()}
+    events, last = list(stream.events), wanted - 1
+    seen: dict[object, int] = {}
     for step in range(wanted):
-        if not replays[-1].fits:
-            break
         marks = _marks(recording, step)
         if step >= recording.steps.ran:
             del events[start:]
             events += recording.steps.events(step)
         replays.append(replay(allocator, events, [(m.end, m) for m in marks], start=start))
-        start = marks[-1].end
-        state = allocator.state()
-        if state in states and step + 1 >= recording.steps.ran:
+        if not replays[-1].fits:
             break
-        states.add(state)
+        state = allocator.state(), addresses(allocator, start, marks[-1].end)
+        start = marks[-1].end
+        if state in seen:
+            last = same_in_cycle(wanted - 1, seen[state], step)
+            break
+        seen[state] = step
     before, *steps = [r.phases for r in replays]
-    return Simulation(before, tuple(steps), tuple(replays))
+    return Simulation(before, tuple(steps), tuple(replays), min(last, len(steps) - 1))
+
+
+def same_in_cycle(step: int, first: int, again: int) -> int:
+    """The step up to ``again`` that a later one is like, if ``again`` ended as ``first`` did.
+
+    Example:
+        >>> [same_in_cycle(step, 1, 3) for step in (3, 4, 5, 6)]
+        [3, 2, 3, 2]
+    """
+    return first + 1 + (step - first - 1) % (again - first)
+
+
+def addresses(allocator: Allocator, start: int, end: int) -> tuple[int, ...]:
+    """Where the blocks lie that a step leaves for the next. [granules]"""
+    return tuple(b.address for b in allocator.handles[start:end] if b is not None)
 
 
 def _before(phases: list[PhaseMark]) -> Iterator[tuple[int, object]]:

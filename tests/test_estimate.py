@@ -11,7 +11,12 @@ from typing import Any
 import pytest
 
 import memplan
+from memplan.allocator.caching import Allocator
+from memplan.allocator.replay import replay
+from memplan.engine.tape import EMPTY_CACHE, PhaseMark
 from memplan.errors import ConfigError
+from memplan.running import Run
+from memplan.simulation import simulate
 from memplan.workload import Workload
 
 SMALL = {
@@ -90,6 +95,27 @@ def test_defaults_that_were_assumed_are_named() -> None:
 
 def test_more_steps_change_no_peak_once_steps_repeat() -> None:
     assert totals({"steps": 4}) == totals({"steps": 400})
+
+
+@pytest.mark.parametrize("keys", CASES)
+@pytest.mark.parametrize("steps", [6, 7])
+def test_the_last_step_is_told_where_steps_take_turns(keys: dict[str, Any], steps: int) -> None:
+    run = Run.of(Workload.resolve(model=SMALL, **{**keys, "steps": steps})[0])
+    recording = run.record()
+    events, marks = list(recording.stream.events), list(recording.stream.phases)
+    del events[marks[-1].end :]
+    for step in range(recording.steps.ran, steps):
+        events += recording.steps.events(step)
+        marks += recording.steps.marks(step)
+    named = [(m.end, m.name if m.name == EMPTY_CACHE else m) for m in marks]
+    every = replay(Allocator(), events, named)
+    told = simulate(recording, Allocator())
+    assert told.steps[told.last][-1].reserved_bytes == every.phases[-1].reserved_bytes
+    assert [p.peak_allocated_bytes for p in told.steps[told.last]] == [
+        p.peak_allocated_bytes
+        for p in every.phases
+        if isinstance(p.key, PhaseMark) and p.key.step == steps - 1
+    ]
 
 
 def test_a_card_that_is_too_small_says_where_it_stops() -> None:

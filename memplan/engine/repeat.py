@@ -211,11 +211,14 @@ class Expansion:
         events, out = self.tape.events, self.stream.events
         virtual = self.depth.virtual(s.layer) if s.layer != OUTSIDE else OUTSIDE
         self.stream.pieces.append((len(out), s.events, virtual))
+        places, names = self.places, self.names
         for i in s.events:
             e = events[i]
             if e >= 0:
-                self.places[i] = (len(out), 0)
+                places[i] = (len(out), 0)
                 out.append(e)
+            elif ~e not in names:
+                out.append(~places[~e][0])
             else:
                 out.append(~self.place(~e, s.layer, virtual))
 
@@ -227,10 +230,9 @@ class Expansion:
             layer: The representative whose segment asks.
             virtual: The layer of the full model that it is written for.
         """
-        named = self.names.get(block)
-        if named is None:
+        run, of, index = self.names[block]
+        if layer == of and of != TEMPLATE:
             return self.places[block][0]
-        run, of, index = named
         if layer == OUTSIDE:
             if of == TEMPLATE:
                 raise NotAlike("a block of a middle layer is wanted outside of the layers")
