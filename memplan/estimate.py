@@ -139,6 +139,8 @@ def evidence(run: Run) -> Evidence:
     notes = [f"assumed: {run.device.assumed}"] if run.device.assumed else []
     if capability >= (9, 0) and run.workload.attention == "sdpa":
         notes.append("cuDNN's attention, which torch may prefer here, is taken as switched off")
+    if run.workload.quantization == "int8":
+        notes.append("int8: activations are taken to have no outlier columns")
     if capability not in HELD:
         major, minor = capability
         notes.append(f"kernels of compute capability {major}.{minor}: from source, not yet held")
