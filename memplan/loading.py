@@ -83,10 +83,10 @@ def load_pretrained(model: Module, total_memory: int | None = None) -> None:
     """``from_pretrained`` on one device: a warm-up block, parameters by name, rotary buffers.
 
     Quantised weights are packed as they come, one after the other. Others are read by a pool of
-    threads, whose order is not
-    fixed: a tensor may overtake a larger one. Inferred: requested and allocated bytes do not depend
-    on it, because large blocks are all cut from the one of the warm-up and small ones are always
-    split; reserved bytes can, by a small segment.
+    threads, whose order is not fixed: a small tensor may overtake a large one. Inferred: the order
+    does not matter to requested and allocated bytes, because large blocks are all cut from the one
+    of the warm-up and small ones are always split; reserved bytes could differ by a small segment,
+    and did in no recorded run.
 
     Args:
         model: Built on the meta device.

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
+import pytest
+
+import memplan
+from memplan import loading
 from memplan.engine.nn import Module
 from memplan.engine.repeat import Depth
 from memplan.engine.tape import Tape
 from memplan.loading import load, load_from_config, natural_key
-from tests.quantization.harness import allocations, live, model_of, recorded
+from tests.quantization.harness import CONFIG, allocations, live, model_of, recorded
 
 GIB = 1 << 30
 H, I, KV, V = 128, 200, 64, 997  # noqa: E741 - hidden, intermediate, key/value width, vocabulary
@@ -67,6 +72,20 @@ def test_every_allocation_belongs_to_its_layer() -> None:
     tape = loaded("nf4-dq")
     entered = [layer for event, layer in tape.layers if event]
     assert entered == [0, -1, 0, 1, -1]  # the code of statistics is made once a process
+
+
+@pytest.mark.parametrize("width", [64, 128, 772])
+def test_threads_that_overtake_each_other_change_no_number(
+    width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def phases() -> list[Any]:
+        model = CONFIG | {"hidden_size": width, "vocab_size": 5003}
+        e = memplan.estimate(model=model, seq_len=200, gpu="a10g")
+        return list(e.phases.values())
+
+    in_order, rng = phases(), random.Random(width)
+    monkeypatch.setattr(loading, "natural_key", lambda name: rng.random())
+    assert all(phases() == in_order for _ in range(5))
 
 
 def test_from_config_goes_by_registration_and_drops_a_tied_head() -> None:
