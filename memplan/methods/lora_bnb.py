@@ -39,12 +39,4 @@ class LoraLinear4bit(LoraLinear8bitLt):
         """x: (..., in_features) -> (..., out_features)."""
         result = self.base_layer(x)
         result = clone(result)
-        requires_conversion = S.autocast is None
-        if requires_conversion:
-            expected_dtype = result.dtype
-            x = to(x, self.lora_A.weight.dtype)
-        output = scale(self.lora_B(self.lora_A(dropout(x, self.dropout))))
-        if requires_conversion:
-            output = to(output, expected_dtype)
-        result = add(result, output)
-        return result
+        return self.adapted(x, result)
