@@ -85,8 +85,8 @@ def load_pretrained(model: Module, total_memory: int | None = None) -> None:
     Quantised weights are packed as they come, one after the other. Others are read by a pool of
     threads, whose order is not fixed: a small tensor may overtake a large one. Inferred: the order
     does not matter to requested and allocated bytes, because large blocks are all cut from the one
-    of the warm-up and small ones are always split; reserved bytes could differ by a small segment,
-    and did in no recorded run.
+    of the warm-up and small ones are always split; reserved bytes can differ by a segment of 2 MiB
+    for small models, and did in no recorded run.
 
     Args:
         model: Built on the meta device.

@@ -75,13 +75,15 @@ def test_every_allocation_belongs_to_its_layer() -> None:
 
 
 @pytest.mark.parametrize("width", [64, 128, 772])
-def test_threads_that_overtake_each_other_change_no_number(
+def test_threads_that_overtake_each_other_ask_for_and_get_the_same(
     width: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def phases() -> list[Any]:
+    def phases() -> list[tuple[int, ...]]:
         model = CONFIG | {"hidden_size": width, "vocab_size": 5003}
         e = memplan.estimate(model=model, seq_len=200, gpu="a10g")
-        return list(e.phases.values())
+        kinds = ("requested_bytes", "allocated_bytes")
+        columns = (*kinds, *(f"peak_{kind}" for kind in kinds))
+        return [tuple(getattr(phase, c) for c in columns) for phase in e.phases.values()]
 
     in_order, rng = phases(), random.Random(width)
     monkeypatch.setattr(loading, "natural_key", lambda name: rng.random())
