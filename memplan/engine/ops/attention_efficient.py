@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from memplan.dtypes import BOOL, FP32, INT64, UINT8, DType
 from memplan.engine.autograd import Node, needs_grad
-from memplan.engine.ops.attention_flash import copy_heads_last, pad_last
+from memplan.engine.ops.attention_flash import copy_heads_last, pad_last, sum_groups
 from memplan.engine.ops.cutlass import BackwardKernel, backward_kernel, backward_workspace
 from memplan.engine.ops.pointwise import Meta
 from memplan.engine.ops.views import expand, narrow, swap, transposed
@@ -70,8 +70,11 @@ def efficient(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, *, drops: bo
         grads = [empty((B, n, h, D), dtype) for n, h in ((N, H), (M, KV), (M, KV))]
         expanded = [empty((B, M, H, D), dtype) for _ in "kv"] if KV != H else None
         bias_grad = None if bias_meta is None else bias_gradient(bias_meta)
-        run_backward(kernel, made[0], M)
-        del expanded, grad_copy
+        workspace = run_backward(kernel, made[0], M)
+        if expanded is not None:
+            sum_groups(expanded[0], KV)
+            sum_groups(expanded[1], KV)
+        del workspace, expanded, grad_copy
         wished = [heads_last(g) if w else None for g, w in zip(grads, wanted, strict=True)]
         return [*wished, bias_grad] if has_bias else wished
 
@@ -106,15 +109,14 @@ def efficient_forward(
     return out, lse, seeds
 
 
-def run_backward(kernel: BackwardKernel, out: Meta, M: int) -> None:
-    """What the backward kernel borrows: delta, and a workspace."""
+def run_backward(kernel: BackwardKernel, out: Meta, M: int) -> Tensor | None:
+    """What the backward kernel borrows: delta, and a workspace, which outlives it."""
     B, H, N, D = out.shape
     delta = empty((B, H, N), FP32) if kernel.computes_delta else delta_outside(out)
     nbytes = per_cell(lambda b, h, n, m: backward_workspace(kernel, b, h, n, m, D), B, H, N, M)
-    if nbytes > 0:
-        workspace = empty((nbytes,), UINT8)
-        del workspace
+    workspace = empty((nbytes,), UINT8) if nbytes > 0 else None
     del delta
+    return workspace
 
 
 def delta_outside(out: Meta) -> Tensor:

@@ -14,6 +14,7 @@ from memplan.dtypes import FP32, INT64
 from memplan.engine.autograd import Node, attach, needs_grad
 from memplan.engine.ops.pointwise import Meta, unary
 from memplan.engine.ops.views import narrow
+from memplan.engine.reduction import borrow_over
 from memplan.engine.sizes import ceil_div, per_cell, round_up
 from memplan.engine.state import S
 from memplan.engine.tensor import Tensor, alias, empty, normal, restrided, strides_of
@@ -93,6 +94,8 @@ def flash_aligned(q: Tensor, k: Tensor, v: Tensor, *, drops: bool) -> Tensor:
         dq_accum = empty((B, rounded, H, width), FP32)
         if KV != H:
             dk_expanded, dv_expanded = empty((B, M, H, D), dtype), empty((B, M, H, D), dtype)
+            sum_groups(dk_expanded, KV)
+            sum_groups(dv_expanded, KV)
             del dv_expanded, dk_expanded
         del dq_accum, softmax_d, out_copy, grad_copy
         return [g if w else None for g, w in zip(grads, wanted, strict=True)]
@@ -101,6 +104,13 @@ def flash_aligned(q: Tensor, k: Tensor, v: Tensor, *, drops: bool) -> Tensor:
     out, lse, rng_state, unused = flash_forward(q, k, drops=drops)
     made.append(Meta(out))
     return node.finish(out, (lse, out, rng_state, unused))
+
+
+def sum_groups(expanded: Tensor, kv_heads: int) -> None:
+    """``at::sum_out`` over the query heads of each key head: borrows beyond 32-bit addresses."""
+    B, M, H, D = expanded.shape
+    groups = (B, M, kv_heads, H // kv_heads, D)
+    borrow_over(restrided(expanded, groups, None), (3,))
 
 
 def flash_forward(q: Tensor, k: Tensor, *, drops: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
