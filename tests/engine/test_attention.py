@@ -34,7 +34,7 @@ def agrees(card: str, name: str) -> bool:
     case, mask = BY_NAME[name]
     recorded = RECORDED[card][name]
     try:
-        return list(events_of_memplan(case, mask, kernels_of(card))) == recorded
+        return bool(list(events_of_memplan(case, mask, kernels_of(card))) == recorded)
     except UnsupportedError:
         return recorded is None
 
