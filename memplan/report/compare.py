@@ -41,8 +41,7 @@ def _parts(comparison: Comparison) -> Iterator[RenderableType]:
     for column in table.columns:
         column.no_wrap = column.header != "trains"
     for row in comparison.rows:
-        gpu = row.estimate.gpu
-        table.add_row(*cells(row, comparison), style="" if gpu is None else VERDICT_STYLE[gpu.fits])
+        table.add_row(*_coloured(row, comparison))
     for refusal in comparison.refused:
         table.add_row(*_case_cells(refusal.case, comparison), REFUSED, style="dim")
     yield table
@@ -53,6 +52,15 @@ def _parts(comparison: Comparison) -> Iterator[RenderableType]:
     reasons = ((_label(item.case), item.reason) for item in comparison.refused)
     for label, reason in dict.fromkeys(reasons):
         yield labelled(REFUSED, f"{label}: {reason}")
+
+
+def _coloured(row: Row, comparison: Comparison) -> list[str | Text]:
+    """One row with its verdict in colour."""
+    told: list[str | Text] = [*cells(row, comparison)]
+    gpu = row.estimate.gpu
+    if gpu is not None:
+        told[-1] = Text(str(told[-1]), VERDICT_STYLE[gpu.fits])
+    return told
 
 
 def _legend(comparison: Comparison) -> str:
