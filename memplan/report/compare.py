@@ -47,8 +47,9 @@ def _parts(comparison: Comparison) -> Iterator[RenderableType]:
     yield table
     yield Text()
     yield Text(_legend(comparison), "dim")
-    if first is not None and first.assumed:
-        yield labelled("assumed", describe_assumed(first, without=AXES))
+    assumed = describe_assumed(*(row.estimate for row in comparison.rows), without=AXES)
+    if assumed:
+        yield labelled("assumed", assumed)
     reasons = ((_label(item.case), item.reason) for item in comparison.refused)
     for label, reason in dict.fromkeys(reasons):
         yield labelled(REFUSED, f"{label}: {reason}")

@@ -8,6 +8,7 @@ from typing import Any
 from memplan.combinations import METHOD_KEYS
 from memplan.report.numbers import format_size
 from memplan.results import Estimate, GpuFit, PeakMoment
+from memplan.workload import KEYS
 
 # Keys that say in which way an ordinary run is out of the ordinary, and what is ordinary.
 UNUSUAL = {
@@ -75,10 +76,20 @@ def describe_fit(gpu: GpuFit) -> str:
     )
 
 
-def describe_assumed(estimate: Estimate, *, without: Collection[str] = ()) -> str:
-    """Every default that was assumed, with its value, in one line."""
-    keys = (key for key in estimate.assumed if key not in without)
-    return ", ".join(_assumed(key, estimate.workload) for key in keys)
+def describe_assumed(*estimates: Estimate, without: Collection[str] = ()) -> str:
+    """Every default that any of the runs assumed, with its value, in one line."""
+    told = {
+        key: _assumed(key, estimate.workload)
+        for estimate in estimates
+        for key in estimate.assumed
+        if key not in without
+    }
+    return ", ".join(told[key] for key in sorted(told, key=_order))
+
+
+def _order(key: str) -> int:
+    """A workload's keys as they stand there, those of the model's config last."""
+    return KEYS.index(key) if key in KEYS else len(KEYS)
 
 
 def _assumed(key: str, workload: Mapping[str, Any]) -> str:
