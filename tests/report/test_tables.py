@@ -33,7 +33,10 @@ def test_report_says_whether_it_fits_and_by_how_much() -> None:
 
 def test_report_lists_assumptions_evidence_and_warnings() -> None:
     text = " ".join(printed(estimate_report(make_estimate()), 120).split())
-    assert "assumed seq_len 2048, optimizer adamw_fused, target_modules q_proj+v_proj" in text
+    assert (
+        "assumed target_modules q_proj+v_proj, optimizer adamw_fused, seq_len 2048, gpu none"
+        in text
+    )
     assert "evidence exact" in text
     assert "warning rank 8 is only a test" in text
 
