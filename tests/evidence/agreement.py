@@ -6,11 +6,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
+from memplan.allocator.caching import Allocator
 from memplan.allocator.replay import Phase
 from memplan.engine.repeat import Depth
 from memplan.engine.tape import EMPTY_CACHE, PhaseMark, Tape
-from memplan.estimate import estimate_run, on_card
+from memplan.estimate import estimate_run
 from memplan.running import Attempt, Run
+from memplan.simulation import Simulation, simulate
 from memplan.workload import Workload
 from tests.evidence.events import Raw
 from tests.evidence.measure import COLUMNS
@@ -29,32 +31,40 @@ def run_of(record: Json) -> Run:
     return replace(run, device=replace(run.device, capacity_bytes=total, context_bytes=context))
 
 
-def fits(record: Json) -> bool:
-    """Whether memplan's card gets through the recorded workload."""
-    run = run_of(record)
-    _, stop = on_card(run, run.record())
-    return stop is None
-
-
-def public_peaks(record: Json) -> list[int]:
-    """The three peaks, as ``memplan.estimate`` gives them."""
+def public_numbers(record: Json) -> tuple[list[int], bool]:
+    """The three peaks and whether the card gets through, as ``memplan.estimate`` says."""
     estimate = estimate_run(run_of(record))
-    return [getattr(estimate, f"peak_{kind}_bytes") for kind in PEAKS]
+    assert estimate.gpu is not None
+    peaks = [getattr(estimate, f"peak_{kind}_bytes") for kind in PEAKS]
+    return peaks, estimate.gpu.fits
+
+
+def simulation_of(record: Json) -> Simulation:
+    """The run on the record's card, to its end or to where memory runs out."""
+    run = run_of(record)
+    card = Allocator(
+        capacity_bytes=run.device.capacity_bytes, context_bytes=run.device.context_bytes
+    )
+    return simulate(run.record(), card)
 
 
 def differences(record: Json) -> list[str]:
-    """What is off, and by how many bytes: memplan's less the record's."""
-    run = run_of(record)
-    simulation, stop = on_card(run, run.record())
-    if stop is not None:
-        return ["it does not fit"]
-    peaks = [max(getattr(p, f"peak_{kind}_bytes") for p in simulation.training) for kind in PEAKS]
+    """What is off, and by how many bytes: memplan's less the record's.
+
+    Of a run that runs out of memory, the peaks are those that it got to: of the training, or of
+    what came before if that is where it stopped.
+    """
+    simulation = simulation_of(record)
+    if simulation.fits is not (record["error"] is None):
+        return ["it fits" if simulation.fits else "it does not fit"]
+    phases = simulation.training or list(simulation.before)
+    peaks = [max(getattr(p, f"peak_{kind}_bytes") for p in phases) for kind in PEAKS]
     off = unequal("run", [f"peak_{kind}" for kind in PEAKS], peaks, record["peak"])
     before = numbers(simulation.before)
     for name, real in record["phases"].items():
         off += unequal(name, COLUMNS, before[name], real)
-    for step, (phases, recorded) in enumerate(zip(simulation.steps, record["steps"], strict=False)):
-        ours = numbers(phases)
+    for step, (done, recorded) in enumerate(zip(simulation.steps, record["steps"], strict=False)):
+        ours = numbers(done)
         for name, real in zip(STEP_PHASES, recorded, strict=True):
             off += unequal(f"step {step} {name}", COLUMNS, ours[name], real)
     return off
