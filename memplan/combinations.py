@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from memplan.errors import ConfigError, UnsupportedError, unknown_name
+from memplan.selectors import check_selectors
 from memplan.values import MAX_TOKENS, NO_SUCH_RUN, checked_value
-from memplan.vocabulary import PEFT_CONFIG, PEFT_WORDS
+from memplan.vocabulary import PEFT_CONFIG, PEFT_SELECTORS, PEFT_WORDS
 
 if TYPE_CHECKING:
     from memplan.workload import Workload
@@ -32,7 +33,6 @@ def settle(workload: Workload, defaults: Mapping[str, Any]) -> None:
     _check_method_keys(workload, defaults)
     _check_tokens(workload)
     _check_trains(workload, defaults)
-    _check_scaler(workload)
     _check_attention(workload)
 
 
@@ -60,8 +60,12 @@ def _check_method_keys(workload: Workload, defaults: Mapping[str, Any]) -> None:
                 f"{' and '.join(methods)}."
             )
     allowed = PEFT_CONFIG.get(workload.method, {})
+    selects = workload.method == "lora"
     for key, value in workload.peft_config.items():
-        _check_peft_key(key, value, allowed)
+        if not (selects and key in PEFT_SELECTORS):
+            _check_peft_key(key, value, allowed)
+    if selects:
+        check_selectors(workload.peft_config, workload.target_modules)
 
 
 def _check_peft_key(key: str, value: Any, allowed: Mapping[str, tuple[object, ...]]) -> None:
@@ -94,28 +98,6 @@ def _check_trains(workload: Workload, defaults: Mapping[str, Any]) -> None:
             "prepare_model_for_kbit_training freezes every parameter, and torch.optim refuses an "
             "empty list. Use lora or prompt_tuning, or prepare_kbit: false, which trains what "
             "is not quantised."
-        )
-
-
-def _check_scaler(workload: Workload) -> None:
-    """``GradScaler`` refuses gradients in float16 (torch/amp/grad_scaler.py `_unscale_grads_`).
-
-    Not where nothing is unscaled beforehand: a fused optimizer does it by itself, in its step.
-    """
-    if (workload.dtype, workload.autocast) != ("float16", "float16") or workload.prepares_kbit:
-        return
-    if workload.optimizer in ("adamw_fused", "none") and not workload.max_grad_norm:
-        return
-    adapter = (
-        workload.adapter_dtype == "base" or workload.modules_to_save or workload.bias != "none"
-    )
-    if workload.method == "full" or (
-        workload.method == "lora" and (adapter or workload.modules_to_save)
-    ):
-        raise ConfigError(
-            "autocast float16 trains through a GradScaler, which refuses float16 gradients: load "
-            "the weights in another dtype, train float32 adapters only, or take adamw_fused with "
-            "max_grad_norm 0."
         )
 
 

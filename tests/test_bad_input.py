@@ -106,7 +106,6 @@ WORKLOADS: list[tuple[dict[str, Any], str]] = [
     ({**LORA, "peft_config": "bias"}, "peft_config: expected a mapping"),
     ({"model": "7b", "method": "frozen", "optimizer": "sgd"}, "trains nothing"),
     ({"model": "7b", "quantization": "nf4"}, "does not go with quantization"),
-    ({"model": "7b", "dtype": "float16", "autocast": "float16"}, "GradScaler"),
     ({"model": "7b", "attention": "sdpa-flash", "attention_mask": "padding"}, "takes no mask"),
     ({"model": "7b", "attention": "sdpa-flash", "dtype": "float32"}, "no float32 kernel"),
 ]

@@ -131,6 +131,14 @@ def test_targets_that_match_nothing_are_refused() -> None:
         memplan.estimate(model=SMALL, method="lora", target_modules=["query_key_value"])
 
 
+def test_gradients_that_a_scaler_refuses_are_refused() -> None:
+    half = {"model": SMALL, "dtype": "float16", "autocast": "float16", "seq_len": 32}
+    with pytest.raises(ConfigError, match="unscale FP16"):
+        memplan.estimate(**half, method="full", optimizer="sgd")
+    e = memplan.estimate(**half, method="lora", bias="all")  # the model has no biases: all float32
+    assert e.parameters.trainable > 0
+
+
 def test_a_rank_above_the_matrix_is_legal_and_warned_of() -> None:
     e = memplan.estimate(model=SMALL, method="lora", rank=500)
     assert any("rank 500" in w for w in e.warnings)
