@@ -17,6 +17,7 @@ from memplan.engine.tape import Tape
 from memplan.hardware import Device, load_device
 from memplan.models.config import ModelConfig, load_model_config
 from memplan.training import train
+from memplan.vocabulary import PEFT_SELECTORS
 from memplan.workload import Workload
 
 FEW = 2
@@ -142,13 +143,16 @@ NAMES = [
 
 def is_uniform(workload: Workload, config: ModelConfig) -> bool:
     """Whether every decoder layer is built and adapted like every other."""
-    if len(set(config.layer_types)) > 1:
+    selects = any(workload.peft_config.get(key) is not None for key in PEFT_SELECTORS)
+    if selects or len(set(config.layer_types)) > 1:
         return False
     targets = workload.target_modules
-    if isinstance(targets, str):
-        return targets == "all-linear" or matches_every_layer(targets, config.num_hidden_layers)
-    named = (*(targets or ()), *workload.modules_to_save)
-    return not any(c.isdigit() for name in named for c in name)
+    named = (*(() if isinstance(targets, str) else targets or ()), *workload.modules_to_save)
+    if any(c.isdigit() for name in named for c in name):
+        return False
+    if not isinstance(targets, str):
+        return True
+    return targets == "all-linear" or matches_every_layer(targets, config.num_hidden_layers)
 
 
 def matches_every_layer(pattern: str, layers: int) -> bool:

@@ -135,6 +135,11 @@ PEFT_CONFIG: dict[str, dict[str, tuple[object, ...]]] = {
     },
 }
 
+# Further keys of a LoRA config that say which modules are adapted, and with which rank.
+PEFT_SELECTORS = (
+    *("layers_to_transform", "layers_pattern", "exclude_modules", "rank_pattern", "alpha_pattern"),
+)
+
 # PEFT's words for keys that a workload has a word of its own for.
 PEFT_WORDS = {
     "r": "rank",

@@ -105,7 +105,8 @@ def apply(model: Module, workload: Workload) -> Module:
 def inject(model: Module, workload: Workload) -> list[LoraLayer]:
     """``inject_adapter``: wrap each target, in the order of the modules' registration."""
     freeze_all(model)
-    names = Targets.of(workload).find(model)
+    targets = Targets.of(workload)
+    names = targets.find(model)
     if not names:
         raise ConfigError(no_target(workload))
     made = []
@@ -114,7 +115,7 @@ def inject(model: Module, workload: Workload) -> list[LoraLayer]:
         base_layer = submodule(model, name)
         wrapper = lora_class(base_layer, name)
         with building_layer(*place(base_layer)):
-            made.append(wrapper(base_layer, workload.rank, workload.dropout))
+            made.append(wrapper(base_layer, targets.rank(name, workload.rank), workload.dropout))
         replace_child(submodule(model, parent), child, made[-1])
     return made
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from memplan.engine.nn import Linear, Module
+from memplan.selectors import as_tuple
 from memplan.workload import Workload
 
 ALL_LINEAR = "all-linear"
@@ -26,30 +27,69 @@ class Targets:
     Attributes:
         modules: Names, ``all-linear``, or a regular expression that must match in full.
         saved: ``modules_to_save``; nothing in them is adapted.
+        excluded: ``exclude_modules``: names, or a regular expression.
+        layers: ``layers_to_transform``, or none for all.
+        layers_pattern: What the list of layers may be called; none for anything.
+        ranks: ``rank_pattern``: (pattern of a name's end, rank).
     """
 
     modules: str | tuple[str, ...]
     saved: tuple[str, ...] = ()
+    excluded: str | tuple[str, ...] = ()
+    layers: tuple[int, ...] = ()
+    layers_pattern: tuple[str, ...] = ()
+    ranks: tuple[tuple[str, int], ...] = ()
 
     @classmethod
     def of(cls, workload: Workload) -> Targets:
         """The targets of a workload, PEFT's default of the model type where none are given."""
-        return cls(workload.target_modules or DEFAULT_TARGETS, workload.modules_to_save)
+        given = {k: v for k, v in workload.peft_config.items() if v}
+        excluded = given.get("exclude_modules", ())
+        layers = workload.peft_config.get("layers_to_transform")
+        return cls(
+            workload.target_modules or DEFAULT_TARGETS,
+            workload.modules_to_save,
+            excluded if isinstance(excluded, str) else tuple(excluded),
+            () if layers is None else as_tuple(layers),
+            as_tuple(given.get("layers_pattern", ())),
+            tuple(given.get("rank_pattern", {}).items()),
+        )
 
     def matches(self, name: str, is_linear: bool) -> bool:
         """Whether the module of this qualified name is adapted."""
+        if is_named(name, self.excluded):
+            return False
         if any(re.match(rf"(^|.*\.){m}($|\..*)", name) for m in self.saved):
             return False
         if self.modules == ALL_LINEAR:
             return is_linear and name != OUTPUT_EMBEDDING
-        if isinstance(self.modules, str):
-            return re.fullmatch(self.modules, name) is not None
-        return name in self.modules or any(name.endswith(f".{m}") for m in self.modules)
+        return is_named(name, self.modules) and self.is_in_layers(name)
+
+    def is_in_layers(self, name: str) -> bool:
+        """Whether a module lies in one of ``layers_to_transform``."""
+        if not self.layers:
+            return True
+        patterns = [rf"(?:^|.*?\.){p}\.(\d+)\." for p in self.layers_pattern]
+        found = (re.match(p, name) for p in patterns or [r".*?\.[^.]*\.(\d+)\."])
+        match = next((m for m in found if m), None)
+        return match is not None and int(match[1]) in self.layers
+
+    def rank(self, name: str, default: int) -> int:
+        """The rank of the adapter of this module: ``get_pattern_key``."""
+        ranks = (rank for pattern, rank in self.ranks if re.match(rf"(.*\.)?({pattern})$", name))
+        return next(ranks, default)
 
     def find(self, model: Module) -> list[str]:
         """The qualified names that are adapted, in the order of registration."""
         modules = model.named_modules()
         return [name for name, m in modules if name and self.matches(name, isinstance(m, Linear))]
+
+
+def is_named(name: str, wanted: str | tuple[str, ...]) -> bool:
+    """Whether a qualified name matches a pattern in full, or is or ends with one of some names."""
+    if isinstance(wanted, str):
+        return re.fullmatch(wanted, name) is not None
+    return name in wanted or any(name.endswith(f".{m}") for m in wanted)
 
 
 def is_saved(name: str, modules_to_save: Sequence[str]) -> bool:
