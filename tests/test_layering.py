@@ -16,7 +16,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
     ("units", "dtypes", "registry", "results", "vocabulary"),
     ("files", "checks"),
-    ("values",),
+    ("values", "selectors"),
     ("combinations",),
     ("workload", "hardware"),
     ("engine",),
