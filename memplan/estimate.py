@@ -6,7 +6,7 @@ peak is looked up only when it is asked for. Nothing here knows of models, metho
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -134,17 +134,22 @@ HELD = frozenset({(8, 0), (8, 6), (8, 9), (9, 0)})
 
 
 def evidence(run: Run) -> Evidence:
-    """How far the numbers can be trusted, and what was assumed of the device."""
+    """How far the numbers can be trusted, and what was assumed."""
     capability = run.device.compute_capability
     notes = [f"assumed: {run.device.assumed}"] if run.device.assumed else []
     if capability >= (9, 0) and run.workload.attention == "sdpa":
         notes.append("cuDNN's attention, which torch may prefer here, is taken as switched off")
-    if run.workload.quantization == "int8":
-        notes.append("int8: activations are taken to have no outlier columns")
+    reasons = list(why_modelled(run.workload.quantization, capability))
+    return Evidence("modelled" if reasons else "exact", (*notes, *reasons))
+
+
+def why_modelled(quantization: str, capability: tuple[int, int]) -> Iterator[str]:
+    """What keeps an estimate from being exact."""
+    if quantization == "int8":
+        yield "int8: activations are taken to have no outlier columns, which depends on their values"
     if capability not in HELD:
-        major, minor = capability
-        notes.append(f"kernels of compute capability {major}.{minor}: from source, not yet held")
-    return Evidence("exact" if capability in HELD else "modelled", tuple(notes))
+        name = ".".join(map(str, capability))
+        yield f"kernels of compute capability {name} are taken from torch's sources; no run recorded"
 
 
 def peak_detail(run: Run, recording: Recording, peak: Phase) -> PeakDetail:

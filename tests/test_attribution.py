@@ -25,7 +25,7 @@ SMALL = {
 }
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(workloads())
 def test_looking_on_changes_no_event(keys: dict[str, Any]) -> None:
     run = Run.of(Workload.resolve(keys)[0])
@@ -37,7 +37,7 @@ def test_looking_on_changes_no_event(keys: dict[str, Any]) -> None:
     assert annotated.phases == plain.phases
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(workloads())
 def test_categories_sum_to_the_peak(keys: dict[str, Any]) -> None:
     e = memplan.estimate(**keys)

@@ -66,7 +66,7 @@ def representatives_or_skip(run: Run, steps: int) -> tuple[list[int], list[Phase
         pytest.fail(f"every one of these workloads repeats: {reason}")
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(workloads())
 def test_six_layers_write_the_events_of_all(keys: dict[str, Any]) -> None:
     run = make_run(**keys)
@@ -77,7 +77,7 @@ def test_six_layers_write_the_events_of_all(keys: dict[str, Any]) -> None:
     )
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(workloads())
 def test_two_steps_and_micro_batches_write_the_events_of_all(keys: dict[str, Any]) -> None:
     run = make_run(**{**keys, "steps": 5})
@@ -94,7 +94,7 @@ def test_two_steps_and_micro_batches_write_the_events_of_all(keys: dict[str, Any
     assert settled(written, marks) == settled(events, phases)
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(workloads())
 def test_the_allocator_ends_with_the_same_peaks(keys: dict[str, Any]) -> None:
     run = make_run(**keys)
