@@ -19,7 +19,7 @@ def test_events_are_the_recorded_ones(record: Json) -> None:
 
 def test_the_streams_cover_families_and_methods() -> None:
     workloads = [record["workload"] for record in RECORDS]
-    assert len(workloads) >= 170
+    assert len(workloads) >= 200
     assert {w["model"]["model_type"] for w in workloads} == {"llama", "mistral", "qwen2", "qwen3"}
     assert {w.get("method", "full") for w in workloads} == {
         *("full", "frozen", "lora", "prompt_tuning"),
