@@ -146,10 +146,10 @@ def evidence(run: Run) -> Evidence:
 def why_modelled(quantization: str, capability: tuple[int, int]) -> Iterator[str]:
     """What keeps an estimate from being exact."""
     if quantization == "int8":
-        yield "int8: activations are taken to have no outlier columns, which depends on their values"
+        yield "int8: activations are taken to have no outlier columns; their values decide that"
     if capability not in HELD:
         name = ".".join(map(str, capability))
-        yield f"kernels of compute capability {name} are taken from torch's sources; no run recorded"
+        yield f"kernels of compute capability {name} are taken from sources; no run is recorded"
 
 
 def peak_detail(run: Run, recording: Recording, peak: Phase) -> PeakDetail:
