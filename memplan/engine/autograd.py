@@ -119,7 +119,8 @@ class AccumulateGrad(Node):
         """Accumulate into ``leaf.grad``."""
         leaf = self.leaf
         if leaf.grad is None:
-            stolen = sys.getrefcount(grad) <= USES + 1 and strides_of(grad) == strides_of(leaf)
+            owners = sys.getrefcount(grad)
+            stolen = owners <= LOCAL_AND_ARGUMENT and strides_of(grad) == strides_of(leaf)
             leaf.grad = alias(grad, grad.shape, grad.strides) if stolen else empty_like(grad)
             S.tape.claim_gradient(leaf.grad.storage.number)
         return ()
@@ -175,6 +176,11 @@ def _uses(t: object) -> int:
     return sys.getrefcount(t)
 
 
+def _local_and_argument() -> int:
+    t = object()
+    return _uses(t)
+
+
 def _local_and_slot(slot: _Slot) -> int:
     old = slot.buffer
     return sys.getrefcount(old)
@@ -188,7 +194,7 @@ _slot = _Slot()
 _slot.buffer, _slot.storage = object(), object()
 LOCAL_AND_SLOT = _local_and_slot(_slot)
 SLOT = _slot_only(_slot)
-USES = _uses(object())
+LOCAL_AND_ARGUMENT = _local_and_argument()
 LISTED = max([sys.getrefcount(n) for n in [object()]])
 """What a comprehension over a list sees of an object that the list alone owns."""
 
