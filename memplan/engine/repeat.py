@@ -1,12 +1,10 @@
-"""Identical layers and identical steps: run a few, write down the events of all.
+"""Identical layers: run a few, write down the events of all.
 
-A decoder layer does what its neighbour does, to its own blocks. So six layers are run; the events
-of
-the fourth, its blocks named by (layer, place in the layer), are written again for every layer that
-was left out. That is done only if the third did exactly the same, name for name; if not,
-``NotAlike``
-is raised and every layer is run. Frees that no allocation separates commute in the allocator: they
-are compared, and may be written, in another order than a full run's.
+A decoder layer does what its neighbour does, to its own blocks. So five layers are run; the events
+of the fourth, its blocks named by (layer, place in the layer), are written again for every layer
+that was left out. That is done only if the third did exactly the same, name for name; if not,
+``NotAlike`` is raised and every layer is run. Frees that no allocation separates commute in the
+allocator: they are compared, and may be written, in another order than a full run's.
 
 A formula in the number of layers was the alternative; the peak is not one, and the allocator needs
 the events.
@@ -20,8 +18,8 @@ from dataclasses import dataclass, field
 
 from memplan.engine.tape import OUTSIDE, PhaseMark, Tape
 
-REPRESENTATIVES = 6
-"""Two at either end, where neighbours differ, and two in the middle that must turn out the same."""
+REPRESENTATIVES = 5
+"""The third and the fourth, which are neither first, second nor last, must turn out the same."""
 TEMPLATE = 3
 """The representative that is copied."""
 
@@ -49,7 +47,7 @@ class Depth:
 
     @classmethod
     def representative(cls, total: int) -> Depth:
-        """Six layers stand for all."""
+        """Five layers stand for all."""
         return cls(total, min(total, REPRESENTATIVES))
 
     @property
