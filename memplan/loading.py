@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from memplan.dtypes import FP32, INT64
 from memplan.engine.nn import Module
 from memplan.engine.state import S
 from memplan.engine.tape import OUTSIDE
@@ -120,53 +119,3 @@ def warm_up(checkpoint: list[Entry], total_memory: int | None) -> None:
 def natural_key(name: str) -> list[tuple[int, int | str]]:
     """``dot_natural_key``: numbers by value and before words."""
     return [(0, int(part)) if part.isdigit() else (1, part) for part in name.split(".")]
-
-
-def load_from_config(model: Module) -> None:
-    """``from_config`` on the device: parameters in the order in which modules register them.
-
-    A tied head is made, then replaced by the embedding.
-    """
-    loaded: set[int] = set()
-    for module in model.modules():
-        if isinstance(module, RotaryEmbedding):
-            make_rotary_buffers(module)
-        for tensor in vars(module).values():
-            if isinstance(tensor, Tensor):
-                make_parameter(tensor, module, loaded)
-    S.tape.enter(OUTSIDE)
-
-
-def make_parameter(t: Tensor, owner: Module, loaded: set[int]) -> None:
-    """A parameter, or a block that dies at once for one that is tied."""
-    S.tape.enter(t.layer)
-    if id(t) in loaded:
-        Storage(numel(t.shape) * t.dtype.itemsize)
-        return
-    loaded.add(id(t))
-    materialize(t)
-
-
-def make_rotary_buffers(rotary: RotaryEmbedding) -> None:
-    """The constructor computes and clones frequencies; ``_init_weights`` computes them again."""
-    S.tape.enter(OUTSIDE)
-    n = rotary.dim // 2 * FP32.itemsize
-    rotary.inv_freq, rotary.original_inv_freq = inverse_frequencies(n), Storage(n)
-    inverse_frequencies(n)
-
-
-def inverse_frequencies(nbytes: int) -> Storage:
-    """``1.0 / (base ** (torch.arange(0, dim, 2).float() / dim))`` on the device.
-
-    Source: huggingface/transformers v5.18.0 modeling_rope_utils.py.
-    """
-    positions = Storage(nbytes)
-    fractions = Storage(nbytes)
-    del positions
-    powers = Storage(nbytes)
-    base = Storage(INT64.itemsize)
-    del base, fractions
-    reciprocals = Storage(nbytes)
-    out = Storage(nbytes)
-    del reciprocals, powers
-    return out

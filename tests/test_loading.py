@@ -12,8 +12,8 @@ from memplan import loading
 from memplan.engine.nn import Module
 from memplan.engine.repeat import Depth
 from memplan.engine.tape import Tape
-from memplan.loading import load, load_from_config, natural_key
-from tests.quantization.harness import CONFIG, allocations, live, model_of, recorded
+from memplan.loading import load, natural_key
+from tests.quantization.harness import CONFIG, allocations, model_of, recorded
 
 GIB = 1 << 30
 H, I, KV, V = 128, 200, 64, 997  # noqa: E741 - hidden, intermediate, key/value width, vocabulary
@@ -88,17 +88,3 @@ def test_threads_that_overtake_each_other_ask_for_and_get_the_same(
     in_order, rng = phases(), random.Random(width)
     monkeypatch.setattr(loading, "natural_key", lambda name: rng.random())
     assert all(phases() == in_order for _ in range(5))
-
-
-def test_from_config_goes_by_registration_and_drops_a_tied_head() -> None:
-    def act() -> Module:
-        model = model_of(tie_word_embeddings=True)
-        load_from_config(model)
-        return model
-
-    tape, _ = recorded(act)
-    sizes = allocations(tape)
-    assert sizes[:4] == [2 * V * H, 2 * H * H, 2 * KV * H, 2 * KV * H]
-    assert sizes[-1] == 2 * V * H
-    assert tape.events[-1] == ~(len(tape.events) - 2)
-    assert live(tape).count(2 * V * H) == 1
