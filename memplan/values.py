@@ -12,7 +12,7 @@ from memplan.errors import ConfigError, UnsupportedError, unknown_name
 from memplan.files import checked_mapping
 from memplan.vocabulary import CHOICES, VERSIONS
 
-MAX_TOKENS = 1 << 40
+MAX_TOKENS = 1 << 28  # a hundred times what any card holds; kernels are cut into pieces, one by one
 MAX_COUNT = 1 << 20
 NO_SUCH_RUN = "no run is that large"
 

@@ -10,18 +10,21 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
+from math import prod
 
 from memplan.dtypes import FP32, DType
 from memplan.engine.kernels import Kernels
 from memplan.engine.sizes import ceil_div, per_cell
 from memplan.engine.state import S
 from memplan.engine.tensor import Shape, Storage, Tensor, empty, strides_of
+from memplan.errors import ConfigError
 
 MAX_THREADS = 512  # mnt_wrapper
 WARP = 32
 MIN_VALUES, MAX_VALUES = 16, 256  # values per thread
 MAX_OFFSET = (1 << 31) - 1  # bytes that a kernel addresses with 32 bits
 SEMAPHORE_BYTES = 4
+MAX_SUMMED_BYTES = 1 << 44  # more than any card holds a hundred times; cut into 8,192 parts
 
 
 def sum_to(grad: Tensor, shape: Shape) -> Tensor:
@@ -109,6 +112,11 @@ def sum_plan(
     Returns:
         Nothing at all where nothing is borrowed.
     """
+    if prod(shape) * dtype.itemsize > MAX_SUMMED_BYTES:
+        raise ConfigError(
+            f"a sum over {prod(shape) * dtype.itemsize:,} bytes in one tensor: no run is that "
+            "large; micro_batch_size or seq_len is a slip, or the attention wants another kernel."
+        )
     half = dtype.itemsize == 2
     iterator = Iterator.of(shape, strides, reduced, dtype.itemsize)
     parts = iterator.within_32_bits()

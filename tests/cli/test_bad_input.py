@@ -53,7 +53,7 @@ def refused(capsys: pytest.CaptureFixture[str], words: list[str]) -> str:
         ("--model 7b --seq-len 99999999999999999999", "seq_len"),
         ("--model 7b --seq-len 2k", "seq_len"),
         ("--model 7b --micro-batch-size 1.5", "micro_batch_size"),
-        ("--model 7b --micro-batch-size 1000000000 --seq-len 1000000000", "tokens"),
+        ("--model 7b --micro-batch-size 100000 --seq-len 100000", "tokens"),
         ("--model 7b --steps 0", "steps"),
         ("--model 7b --max-grad-norm nan", "max_grad_norm"),
         ("--model 7b --method lora --dropout 1.5", "dropout"),
