@@ -18,7 +18,7 @@ from memplan.hardware import Device, load_device
 from memplan.models.config import ModelConfig, load_model_config
 from memplan.training import train
 from memplan.vocabulary import PEFT_SELECTORS
-from memplan.workload import Workload
+from memplan.workload import PEFT_TARGETS, Workload
 
 FEW = 2
 """Steps that are run: the first makes the optimizer's states, the second is like the others."""
@@ -64,8 +64,10 @@ class Run:
         return cls(workload, load_model_config(workload.model), load_device(workload.gpu))
 
     def resolved(self) -> dict[str, Any]:
-        """The workload's keys; an alias of a model as the name that it stands for."""
+        """The workload's keys; an alias of a model and PEFT's own targets written out."""
         keys = self.workload.to_dict()
+        if self.workload.method == "lora":
+            keys["target_modules"] = keys["target_modules"] or list(PEFT_TARGETS)
         if isinstance(self.workload.model, str):
             keys["model"] = self.config.name
         return keys

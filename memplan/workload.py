@@ -158,8 +158,12 @@ class Workload:
         return self.is_quantized and self.prepare_kbit and self.method != "frozen"
 
 
-# huggingface/peft v0.21.2 utils/constants.py: llama, mistral, qwen2 and qwen3 alike.
 PEFT_TARGETS = ("q_proj", "v_proj")
+"""LoRA's targets where none are given: of llama, mistral, qwen2 and qwen3 alike.
+
+Source: huggingface/peft v0.21.2 ``utils/constants.py``
+``TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING``.
+"""
 KEYS = tuple(f.name for f in fields(Workload))
 DEFAULTS: dict[str, Any] = {
     f.name: {} if f.name in ("peft_config", "versions") else f.default

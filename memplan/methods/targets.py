@@ -12,12 +12,10 @@ from dataclasses import dataclass
 
 from memplan.engine.nn import Linear, Module
 from memplan.selectors import as_tuple
-from memplan.workload import Workload
+from memplan.workload import PEFT_TARGETS, Workload
 
 ALL_LINEAR = "all-linear"
 OUTPUT_EMBEDDING = "lm_head"
-DEFAULT_TARGETS = ("q_proj", "v_proj")
-"""``TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING`` of llama, mistral, qwen2 and qwen3."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +45,7 @@ class Targets:
         excluded = given.get("exclude_modules", ())
         layers = workload.peft_config.get("layers_to_transform")
         return cls(
-            workload.target_modules or DEFAULT_TARGETS,
+            workload.target_modules or PEFT_TARGETS,
             workload.modules_to_save,
             excluded if isinstance(excluded, str) else tuple(excluded),
             () if layers is None else as_tuple(layers),

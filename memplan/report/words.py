@@ -19,7 +19,6 @@ UNUSUAL = {
     "attention_mask": "none",
 }
 
-UNSET = {"target_modules": "PEFT's own"}  # what no value means, where it does not mean none
 
 
 def describe_run(workload: Mapping[str, Any], *, without: Collection[str] = ()) -> str:
@@ -97,7 +96,7 @@ def _assumed(key: str, workload: Mapping[str, Any]) -> str:
     if key not in workload:
         return key
     value = workload[key]
-    return f"{key} {UNSET.get(key, 'none') if value is None else format_value(value)}"
+    return f"{key} {format_value(value)}"
 
 
 def format_value(value: object) -> str:

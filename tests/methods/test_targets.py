@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from memplan.errors import ConfigError
-from memplan.methods.targets import DEFAULT_TARGETS, Targets, is_saved
-from memplan.workload import Workload
+from memplan.methods.targets import Targets, is_saved
+from memplan.workload import PEFT_TARGETS, Workload
 
 LAYER = "model.layers.11.self_attn.q_proj"
 
@@ -17,7 +17,7 @@ def lora(peft_config: dict[str, object], target_modules: str | None = None) -> W
 
 def test_default_targets_are_the_query_and_value_projections() -> None:
     targets = Targets.of(Workload(model="7b", method="lora"))
-    assert targets.modules == DEFAULT_TARGETS
+    assert targets.modules == PEFT_TARGETS
     assert targets.matches("model.layers.0.self_attn.v_proj", is_linear=True)
     assert not targets.matches("model.layers.0.self_attn.k_proj", is_linear=True)
 
