@@ -12,7 +12,7 @@ from tests.evidence.record import read_records
 Json = dict[str, Any]
 
 EVIDENCE = Path(__file__).parent / "evidence"
-PARITY = read_records(EVIDENCE / "parity.jsonl")
+PARITY = [r for name in ("parity", "rare") for r in read_records(EVIDENCE / f"{name}.jsonl")]
 VERDICTS = read_records(EVIDENCE / "verdicts.jsonl")
 
 

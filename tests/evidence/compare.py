@@ -1,6 +1,6 @@
 """Hold memplan against recorded runs, and show where the two streams of events part.
 
-    python tests/evidence/compare.py --all tests/evidence/parity.jsonl          # a summary
+    python tests/evidence/compare.py --all tests/evidence/*.jsonl               # a summary
     python tests/evidence/compare.py --name s17 --python PYTHON                 # a recorded one
     python tests/evidence/compare.py --seed 917 --python PYTHON                 # a new one
 
@@ -129,10 +129,9 @@ def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser()
     which = parser.add_mutually_exclusive_group(required=True)
-    which.add_argument("--all", type=Path, help="summary of a recorded file")
+    which.add_argument("--all", type=Path, nargs="+", help="summary of recorded files")
     which.add_argument("--seed", type=int, nargs="+")
     which.add_argument("--name", nargs="+", help="records by name")
-    parser.add_argument("--records", type=Path, default=HERE / "parity.jsonl")
     parser.add_argument(
         "--python", default=os.environ.get("MEMPLAN_VIRTUAL_PYTHON", sys.executable)
     )
@@ -144,12 +143,13 @@ def main() -> None:
     """Compare what was asked for."""
     options = arguments()
     if options.all:
-        summary(read_records(options.all))
+        summary([record for path in options.all for record in read_records(path)])
     elif options.seed:
         for seed in options.seed:
             show({"name": f"s{seed}", "workload": draw(seed)}, options.python, options.context)
     else:
-        for record in read_records(options.records):
+        recorded = (r for path in sorted(HERE.glob("*.jsonl")) for r in read_records(path))
+        for record in recorded:
             if record["name"] in options.name:
                 show(record, options.python, options.context)
 

@@ -105,7 +105,12 @@ def recut(seeds: range, recorded: list[Json]) -> list[Json]:
 
 
 def read_records(path: Path) -> list[Json]:
-    """The records of a file, or none; what ``SHARED`` names stands in a line before them."""
+    """The records of a file, or none."""
+    return parse_records(path)[0]
+
+
+def parse_records(path: Path) -> tuple[list[Json], Json]:
+    """Records, each with the shared facts above it, and the last such facts."""
     records: list[Json] = []
     shared: Json = {}
     for line in path.read_text().splitlines() if path.exists() else ():
@@ -114,13 +119,12 @@ def read_records(path: Path) -> list[Json]:
             records.append(shared | values)
         else:
             shared = values
-    return records
+    return records, shared
 
 
 def append_records(path: Path, records: Iterable[Json]) -> None:
     """Write records as they come."""
-    before = read_records(path)[-1:]
-    shared = {key: before[0][key] for key in SHARED} if before else {}
+    _, shared = parse_records(path)
     with path.open("a") as file:
         for record in records:
             sys.stdout.write(f"{record['name']} {record['error'] or record['peak']}\n")
