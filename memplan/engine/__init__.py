@@ -7,6 +7,11 @@ free, in their real
 order. Formulas were the alternative; they cannot say in which order things die, and the allocator's
 own number depends on
 it.
+
+``Source:`` names a file at the release whose behaviour was recorded. Python files, torch's headers
+and ``derivatives.yaml`` (quoted in short, for real numbers) were read at that release; other C++
+and CUDA files at the nearest commit available, and what they say is confirmed by the event streams
+recorded from that release. ``Inferred:`` marks what the streams alone say.
 """
 
 from memplan.engine.autograd import AccumulateGrad, Node, attach, backward, needs_grad

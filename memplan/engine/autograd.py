@@ -252,8 +252,10 @@ def run_graph(root: Node, root_grad: Tensor) -> None:
 
     What the dead graph still holds (leaves, contexts) goes when the last of its nodes goes that
     something outside holds: the root's tensor, the loss before it was scaled, kept outputs. It goes
-    in the order of running, as torch's ``deleteNode`` does without recursion; CPython alone would
-    defer the tail of a long chain.
+    in the order of running, as torch's ``Node::release_resources`` does without recursion; CPython
+    alone would defer the tail of a long chain.
+
+    Source: ``engine.cpp``; ``torch/csrc/autograd/function.cpp`` ``gatherFunctions``.
     """
     origin = S.tape.origin
     count_dependencies(root)

@@ -63,7 +63,8 @@ class Kernels:
 
         Source:
             pytorch/pytorch v2.14.1 ``aten/src/ATen/cuda/CublasHandlePool.cpp``
-            ``parseChosenWorkspaceSize``: ``:4096:2:16:8`` below sm_90, 32 MiB from it on.
+            ``parseChosenWorkspaceSize``: ``:4096:2:16:8`` below sm_90, 32 MiB on 9.x, 10.x, 12.x;
+            ``getCUDABlasLtWorkspace``.
         """
         if self.compute_capability[0] >= 9:
             return 32 * MIB

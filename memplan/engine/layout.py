@@ -11,7 +11,7 @@ from memplan.engine.tensor import Shape, is_dense, normal, strides_of
 def broadcast(a: Shape, b: Shape) -> Shape:
     """The shape that two shapes broadcast to.
 
-    Source: pytorch v2.14.1 ``aten/src/ATen/ExpandUtils.cpp``.
+    Source: pytorch/pytorch v2.14.1 ``aten/src/ATen/ExpandUtils.cpp`` ``infer_size``.
     """
     if a is b or a == b:
         return a
@@ -26,7 +26,7 @@ def elementwise_strides(shape: Shape, tensors: Sequence[Any]) -> Shape | None:
 
     Dimensions are sorted by the operands' strides.
 
-    Source: pytorch v2.14.1 ``aten/src/ATen/TensorIterator.cpp`` ``fast_set_up``,
+    Source: pytorch/pytorch v2.14.1 ``aten/src/ATen/TensorIterator.cpp`` ``fast_set_up``,
     ``reorder_dimensions``.
     """
     first = tensors[0]
@@ -96,7 +96,7 @@ def view_strides(x: Any, shape: Shape) -> Shape | bool | None:
 
     ``None`` if contiguous, ``False`` if it takes a copy.
 
-    Source: pytorch v2.14.1 ``aten/src/ATen/TensorUtils.cpp`` ``computeStride_impl``.
+    Source: pytorch/pytorch v2.14.1 ``aten/src/ATen/TensorUtils.cpp`` ``computeStride_impl``.
     """
     if x.strides is None:
         return None

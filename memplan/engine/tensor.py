@@ -42,7 +42,7 @@ class Tensor:
         strides: ``None`` for contiguous. [elements]
         is_view: Made as autograd makes views, also in backward: it keeps its base, so its storage
         has two owners and
-            no gradient is ever accumulated into it. Source: pytorch v2.14.1
+            no gradient is ever accumulated into it. Source: pytorch/pytorch v2.14.1
             ``torch/csrc/autograd/VariableTypeUtils.h`` ``as_view``.
         node: ``grad_fn``.
         accumulator: A leaf's ``AccumulateGrad``, held weakly, as in torch: the graph owns it, and
@@ -126,7 +126,7 @@ def strides_of(t: Any) -> Shape:
 def normal(shape: Shape, strides: Shape) -> Shape | None:
     """``None`` for strides that are contiguous; size-1 dimensions do not count.
 
-    Source: pytorch v2.14.1 ``c10/core/Contiguity.h`` ``_compute_contiguous``.
+    Source: pytorch/pytorch v2.14.1 ``c10/core/Contiguity.h`` ``_compute_contiguous``.
     """
     n = 1
     for d, s in zip(reversed(shape), reversed(strides), strict=True):
@@ -141,7 +141,8 @@ def normal(shape: Shape, strides: Shape) -> Shape | None:
 def is_dense(t: Tensor) -> bool:
     """Whether a tensor fills its memory without overlap, in any order of dimensions.
 
-    Source: pytorch v2.14.1 ``c10/core/Contiguity.h`` ``_compute_non_overlapping_and_dense``.
+    Source: pytorch/pytorch v2.14.1 ``c10/core/Contiguity.h``
+    ``_compute_non_overlapping_and_dense``.
     """
     if t.strides is None:
         return True

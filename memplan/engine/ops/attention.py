@@ -2,7 +2,8 @@
 
 B batch, H query heads, KV key/value heads, N query length, M key length, D head size.
 
-cuDNN's kernel, which torch would prefer from compute capability 9.0 on, is taken as switched off.
+cuDNN's kernel, which torch would prefer on compute capabilities 9.0 and 10.0, is taken as switched
+off.
 
 Source: pytorch/pytorch v2.14.1 ``aten/src/ATen/native/transformers/cuda/sdp_utils.cpp``
 ``select_sdp_backend``; ``transformers/attention.cpp`` ``scaled_dot_product_attention``.

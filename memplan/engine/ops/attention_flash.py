@@ -35,7 +35,10 @@ def flash(q: Tensor, k: Tensor, v: Tensor, *, drops: bool) -> Tensor:
 
 
 def pad_last(x: Tensor, size: int) -> Tensor:
-    """``constant_pad_nd: self: constant_pad_nd_backward``: a copy; a clone of a part."""
+    """``constant_pad_nd: self: constant_pad_nd_backward``: a copy; a clone of a part.
+
+    Source: derivatives.yaml; ``aten/src/ATen/native/PadNd.cpp`` ``constant_pad_nd``.
+    """
     out = empty((*x.shape[:-1], size), x.dtype)
     old = x.shape
 

@@ -51,7 +51,10 @@ def causal_mask(N: int, M: int) -> Tensor:
 
 
 def repeat_heads(x: Tensor, heads: int) -> Tensor:
-    """``repeat_interleave(n, -3)``: unsqueeze, expand, clone, flatten."""
+    """``repeat_interleave(n, -3)``: unsqueeze, expand, clone, flatten.
+
+    Source: ``aten/src/ATen/native/Repeat.cpp`` ``repeat_interleave_symint``.
+    """
     B, KV, M, D = x.shape
     if heads == KV:
         return x

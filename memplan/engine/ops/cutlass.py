@@ -67,7 +67,8 @@ def single(rows: int, columns: int, widest: int, shared_bytes: int) -> BackwardK
     return replace(kernel, half=False, computes_delta=False)
 
 
-# `*_seqaligned` kernels have the tiles and the shared memory of the one after them: left out.
+# Left out: `*_seqaligned` kernels, which have the tiles and the shared memory of the one after
+# them, and those in whose place another one of the list borrows just as much, or always runs.
 AMPERE_K96 = replace(half(128, 64, 96, 91648), only=((8, 6), (8, 9)), dropout_bytes=None)
 SM80_FP16 = (
     half(64, 64, 32, 40192),

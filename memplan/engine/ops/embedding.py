@@ -31,6 +31,7 @@ def embedding(ids: Tensor, weight: Tensor) -> Tensor:
 def embedding_dense_backward(grad: Tensor, shape: Shape, n: int) -> Tensor:
     """Up to 3072 indices: one kernel. More: sort, then sum segment by segment.
 
+    Inferred: the sort takes no more bits than the vocabulary needs (recorded scratch sizes).
     Source: pytorch/pytorch v2.14.1 ``aten/src/ATen/native/cuda/Embedding.cu``,
     ``EmbeddingBackwardKernel.cu``.
     """

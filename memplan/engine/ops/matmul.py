@@ -114,7 +114,7 @@ def addmm(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 def add_bias(out: Tensor, bias: Tensor) -> Tensor:
-    """``output.add_(bias)``: ``add_.Tensor: other: maybe_multiply(grad, alpha); self: grad``."""
+    """``output.add_(bias)``: ``add.Tensor: other: maybe_multiply(grad, alpha); self: grad``."""
     if not needs_grad(out, bias):
         return out
     a, b = out.requires_grad, bias.requires_grad

@@ -99,7 +99,7 @@ def expand(x: Tensor, shape: Shape) -> Tensor:
 
 
 def narrow(x: Tensor, dim: int, length: int) -> Tensor:
-    """``slice.Tensor: self: slice_backward``: zeros of the whole and a copy into them.
+    """``slice.Tensor: self: slice_backward_wrapper``: zeros of the whole and a copy into them.
 
     Where it starts is no matter.
     """
