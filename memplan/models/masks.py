@@ -153,7 +153,7 @@ def find_packed_sequence_indices(position_ids: Tensor, batch: int) -> None:
     packed_sequence_mask = empty((batch, n), INT64)
     as_int = empty((batch, n), INT64)  # cumsum of bool: the input as int64
     if batch == 1:
-        temporary = Storage(cub.scan(n))  # one row: cub's scan (cuda/ScanKernels.cpp)
+        temporary = Storage(cub.scan(n))  # one row: cub's scan (cuda/ScanUtils.cuh)
         del temporary
     del as_int, changed
     last = empty((batch,), BOOL)
