@@ -20,7 +20,6 @@ UNUSUAL = {
 }
 
 
-
 def describe_run(workload: Mapping[str, Any], *, without: Collection[str] = ()) -> str:
     """What is run, in one line, leaving out the keys ``without``.
 
