@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     Array = npt.NDArray[np.int64]
 
 
+SAMPLE = 64
+"""Cells by which values are told apart before all are compared."""
+
+
 class Split(Exception):
     """A comparison that holds in some cells and not in others."""
 
@@ -32,19 +36,21 @@ class Universe:
     """The cells of one run: every ``Cells`` of it, by value and by the expression that made it."""
 
     def __init__(self) -> None:
-        self.by_value: dict[bytes, Cells] = {}
+        self.by_value: dict[bytes, list[Cells]] = {}
         self.by_expression: dict[tuple[Any, ...], Any] = {}
 
     def cells(self, values: Array) -> Cells | int:
         """The one object for these values; an int where all are equal."""
-        first = int(values[0])
-        if (values == first).all():
+        sample = values[:: len(values) // SAMPLE + 1]
+        first = int(sample[0])
+        if (sample == first).all() and (values == first).all():
             return first
-        key = values.tobytes()
-        found = self.by_value.get(key)
-        if found is None:
-            found = self.by_value[key] = Cells(values, self)
-        return found
+        alike = self.by_value.setdefault(sample.tobytes(), [])
+        for found in alike:
+            if (found.values == values).all():
+                return found
+        alike.append(Cells(values, self))
+        return alike[-1]
 
     def apply(self, function: Callable[..., Any], a: Any, b: Any) -> Any:
         """``function`` over arrays, remembered."""
