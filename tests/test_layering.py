@@ -113,10 +113,10 @@ def test_scalar_estimate_loads_no_third_party_package() -> None:
     assert not heavy & loaded_by(code)
 
 
-def test_command_line_estimate_loads_neither_numpy_nor_pydantic() -> None:
+def test_command_line_estimate_loads_only_what_it_uses() -> None:
     code = (
         "import memplan.cli.app as app\n"
         "app.run(['estimate', '--model', '1b', '--seq-len', '64', '--json'])"
     )
-    heavy = {"numpy", "rich", "pydantic", "yaml", "torch", "transformers", "matplotlib"}
+    heavy = {"numpy", "rich", "typer", "yaml", "torch", "transformers", "matplotlib"}
     assert not heavy & loaded_by(code)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import memplan
-from memplan.cli.app import COMMANDS, main
+from memplan.cli.app import HOMES, main
 
 README = Path(memplan.__file__).parents[1] / "README.md"
 TEXT = README.read_text(encoding="utf-8")
@@ -71,7 +71,7 @@ def test_python_of_the_readme_runs() -> None:
 
 
 def test_every_command_appears_in_the_readme() -> None:
-    assert all(f"memplan {name}" in TEXT for name in COMMANDS)
+    assert all(f"memplan {name}" in TEXT for name in HOMES)
 
 
 def test_readme_has_the_two_commands_that_set_everything_up() -> None:

@@ -1,6 +1,7 @@
 """The command line: parse, call, render, and nothing else.
 
 Flags are the workload's keys and travel as text: the workload checks them, so that a bad number
-reads the same in a flag, in a file and in Python. typer's own conversion was the alternative; it
-would say the same things twice, in other words, and costs a third of the start-up.
+reads the same in a flag, in a file and in Python. typer prints the help. To let it parse as well
+was the alternative, but it loads and builds a validator for each option, which takes longer than
+the estimate.
 """

@@ -2,45 +2,43 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
-import typer
-
-from memplan.cli.flags import (
-    FileOption,
-    JsonFlag,
-    read_flag,
-    read_workload,
-    split_list,
-    workload_flags,
-)
+from memplan.cli.flags import FILE, JSON, read_flag, read_workload, split_list, workload_options
+from memplan.cli.options import Command, Option
 from memplan.cli.output import show, write
 from memplan.errors import ConfigError
 
 LISTS = ("quantization", "micro_batch_size", "seq_len")
-MethodsOption = Annotated[
-    str | None,
-    typer.Option(
-        "--methods", metavar="LIST", help="With commas. [default: full,lora,prompt_tuning]"
+OPTIONS = (
+    Option(
+        name="methods",
+        flag="--methods",
+        metavar="LIST",
+        help="With commas. [default: full,lora,prompt_tuning]",
     ),
-]
-RanksOption = Annotated[
-    str | None,
-    typer.Option("--ranks", metavar="LIST", help="Of the methods that have one. [default: 8]"),
-]
-CsvFlag = Annotated[bool, typer.Option("--csv", help="Print CSV, sizes in bytes.")]
-MarkdownFlag = Annotated[bool, typer.Option("--markdown", help="Print a Markdown table.")]
+    Option(
+        name="ranks",
+        flag="--ranks",
+        metavar="LIST",
+        help="Of the methods that have one. [default: 8]",
+    ),
+    FILE,
+    JSON,
+    Option(name="as_csv", flag="--csv", help="Print CSV, sizes in bytes."),
+    Option(name="as_markdown", flag="--markdown", help="Print a Markdown table."),
+)
 
 
-@workload_flags(without=("method", "rank"))
 def compare_command(
-    methods: MethodsOption = None,
-    ranks: RanksOption = None,
-    workload: FileOption = None,
-    as_json: JsonFlag = False,
-    as_csv: CsvFlag = False,
-    as_markdown: MarkdownFlag = False,
-    **flags: str | None,
+    *,
+    methods: str | None = None,
+    ranks: str | None = None,
+    workload: str | None = None,
+    as_json: bool = False,
+    as_csv: bool = False,
+    as_markdown: bool = False,
+    **flags: str,
 ) -> None:
     """Compare methods, ranks and quantisation of one model in one table, smallest first.
 
@@ -50,7 +48,7 @@ def compare_command(
 
     if as_json + as_csv + as_markdown > 1:
         raise ConfigError("--json, --csv and --markdown: only one of them at a time.")
-    lists = {key: _values(key, flags.pop(key)) for key in LISTS if flags.get(key) is not None}
+    lists = {key: _values(key, flags.pop(key)) for key in LISTS if key in flags}
     keys = {**read_workload(workload, flags), **lists}
     if methods is not None:
         keys["methods"] = split_list("--methods", methods)
@@ -59,9 +57,9 @@ def compare_command(
     _print(compare(**keys), as_json=as_json, as_csv=as_csv, as_markdown=as_markdown)
 
 
-def _values(key: str, text: str | None, *, flag: str = "") -> tuple[Any, ...]:
+def _values(key: str, text: str, *, flag: str = "") -> tuple[Any, ...]:
     """The entries of a list flag, as values that the workload checks."""
-    entries = split_list(flag or f"--{key.replace('_', '-')}", text or "")
+    entries = split_list(flag or f"--{key.replace('_', '-')}", text)
     return tuple(read_flag(key, entry) for entry in entries)
 
 
@@ -83,3 +81,12 @@ def _print(comparison: Any, *, as_json: bool, as_csv: bool, as_markdown: bool) -
         from memplan.report.compare import comparison_report
 
         show(comparison_report(comparison))
+
+
+COMMANDS = {
+    "compare": Command(
+        compare_command,
+        (*OPTIONS, *workload_options(without=("method", "rank"))),
+        "memplan compare --model 7b --methods full,lora --ranks 4,16 --gpu a10g",
+    )
+}

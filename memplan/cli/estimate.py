@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import typer
-
-from memplan.cli.flags import FileOption, JsonFlag, read_workload, workload_flags
+from memplan.cli.flags import FILE, JSON, read_workload, workload_options
+from memplan.cli.options import Command, Option
 from memplan.cli.output import show, write
 from memplan.errors import ConfigError
 
-CheckFlag = Annotated[bool, typer.Option("--check", help="Exit with 1 if it does not fit --gpu.")]
+CHECK = Option(name="check", flag="--check", help="Exit with 1 if it does not fit --gpu.")
 
 
-@workload_flags()
 def estimate_command(
-    workload: FileOption = None,
-    as_json: JsonFlag = False,
-    check: CheckFlag = False,
-    **flags: str | None,
+    *,
+    workload: str | None = None,
+    as_json: bool = False,
+    check: bool = False,
+    **flags: str,
 ) -> int:
     """Estimate the peak GPU memory of one fine-tuning run."""
     from memplan.estimate import estimate
@@ -36,3 +33,12 @@ def estimate_command(
 
         show(estimate_report(result))
     return int(check and result.gpu is not None and not result.gpu.fits)
+
+
+COMMANDS = {
+    "estimate": Command(
+        estimate_command,
+        (FILE, JSON, CHECK, *workload_options()),
+        "memplan estimate --model 7b --method lora --rank 8 --gpu a10g",
+    )
+}

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
-from typing import Annotated, Any, TypeVar
+from typing import Any
 
-import typer
-
+from memplan.cli.options import Option
 from memplan.errors import ConfigError
 from memplan.values import COUNTS, FLAGS, MESH_KEYS
 from memplan.vocabulary import CHOICES
 from memplan.workload import DEFAULTS, KEYS, load_workload
 
-F = TypeVar("F", bound=Callable[..., Any])
-FileOption = Annotated[
-    str | None,
-    typer.Option(
-        "--workload", metavar="FILE", help="JSON, YAML or TOML with these keys; flags override."
-    ),
-]
-JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON, sizes in bytes.")]
-
+FILE = Option(
+    name="workload",
+    flag="--workload",
+    metavar="FILE",
+    help="JSON, YAML or TOML with these keys; flags override.",
+)
+JSON = Option(name="as_json", flag="--json", help="Print JSON, sizes in bytes.")
 HELP = {
     "model": "Preset or alias (memplan models), config.json, or checkpoint folder.",
     "library": "Whose modelling code is mirrored.",
@@ -67,7 +63,7 @@ HELP = {
 INTEGERS = frozenset((*COUNTS, *MESH_KEYS))
 NUMBERS = frozenset(("alpha", "dropout", "max_grad_norm"))
 MAPPINGS = frozenset(("peft_config", "versions"))
-# Flags that may stand without a value, and have a --no- form.
+# Keys whose flags may stand without a value, and have a --no- form.
 SWITCHES = frozenset((*FLAGS, "activation_checkpointing"))
 
 
@@ -76,31 +72,19 @@ def flag_name(key: str) -> str:
     return "--" + key.replace("_", "-")
 
 
-def workload_flags(*, without: Iterable[str] = ()) -> Callable[[F], F]:
-    """Give a command that takes ``**flags`` one text option for each key of a workload."""
-    keys = [key for key in KEYS if key not in set(without)]
-
-    def decorate(function: F) -> F:
-        signature = inspect.signature(function, eval_str=True)
-        own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
-        parameters = [*own, *(_parameter(key) for key in keys)]
-        typed: Any = function
-        typed.__signature__ = signature.replace(parameters=parameters)
-        typed.__annotations__ = {p.name: p.annotation for p in parameters}
-        return function
-
-    return decorate
-
-
-def _parameter(key: str) -> inspect.Parameter:
-    option = typer.Option(
-        flag_name(key), help=_help(key), metavar=_metavar(key), hidden=_has_one_value(key)
-    )
-    return inspect.Parameter(
-        key,
-        inspect.Parameter.KEYWORD_ONLY,
-        default=None,
-        annotation=Annotated[str | None, option],
+def workload_options(*, without: Collection[str] = ()) -> tuple[Option, ...]:
+    """One option for each key of a workload."""
+    return tuple(
+        Option(
+            name=key,
+            flag=flag_name(key),
+            help=_help(key),
+            metavar=_metavar(key),
+            alone="true" if key in SWITCHES else "",
+            hidden=_has_one_value(key),
+        )
+        for key in KEYS
+        if key not in without
     )
 
 
@@ -125,15 +109,15 @@ def _metavar(key: str) -> str:
     return "JSON" if key in MAPPINGS else "TEXT"
 
 
-def read_workload(file: str | None, flags: Mapping[str, str | None]) -> dict[str, Any]:
+def read_workload(file: str | None, flags: Mapping[str, str]) -> dict[str, Any]:
     """The keys of a workload file, overridden by the flags that were given."""
     keys = {} if file is None else load_workload(file)
     return {**keys, **read_flags(flags)}
 
 
-def read_flags(flags: Mapping[str, str | None]) -> dict[str, Any]:
+def read_flags(flags: Mapping[str, str]) -> dict[str, Any]:
     """The keys that were given, as values that the workload checks."""
-    return {key: read_flag(key, text) for key, text in flags.items() if text is not None}
+    return {key: read_flag(key, text) for key, text in flags.items()}
 
 
 def read_flag(key: str, text: str) -> Any:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import memplan
-from memplan.cli.app import COMMANDS, EXAMPLES, main
+from memplan.cli.app import HOMES, find_command, main
 
 ROOT = Path(memplan.__file__).parents[1]
 
@@ -21,14 +21,14 @@ def run(capsys: pytest.CaptureFixture[str], words: Sequence[str]) -> tuple[int, 
     return stop.value.code, out, err
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", HOMES)
 def test_every_command_has_help_with_an_example(
     name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code, out, err = run(capsys, [name, "--help"])
     assert (code, err) == (0, "")
     assert f"Usage: memplan {name}" in out
-    assert EXAMPLES[name] in " ".join(out.split())
+    assert find_command(name).example in " ".join(out.split())
 
 
 @pytest.mark.parametrize("words", [[], ["--help"], ["-h"]])
@@ -37,7 +37,7 @@ def test_program_without_a_command_lists_them(
 ) -> None:
     code, out, _ = run(capsys, words)
     assert code == 0
-    assert all(f"  {name} " in out for name in COMMANDS)
+    assert all(f"  {name} " in out for name in HOMES)
 
 
 def test_version_is_the_package_version(capsys: pytest.CaptureFixture[str]) -> None:
