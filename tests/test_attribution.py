@@ -12,17 +12,7 @@ from memplan.engine.tape import Tape
 from memplan.results import CATEGORIES
 from memplan.running import Run
 from memplan.workload import Workload
-from tests.engine.strategies import workloads
-
-SMALL = {
-    "model_type": "llama",
-    "num_hidden_layers": 8,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "hidden_size": 128,
-    "intermediate_size": 300,
-    "vocab_size": 3000,
-}
+from tests.engine.strategies import SMALL, workloads
 
 
 @settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow])

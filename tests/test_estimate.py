@@ -18,16 +18,8 @@ from memplan.errors import ConfigError
 from memplan.running import Run
 from memplan.simulation import simulate
 from memplan.workload import Workload
+from tests.engine.strategies import SMALL
 
-SMALL = {
-    "model_type": "llama",
-    "num_hidden_layers": 8,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "hidden_size": 128,
-    "intermediate_size": 300,
-    "vocab_size": 997,
-}
 CASES: list[dict[str, Any]] = [
     {"method": "full", "seq_len": 50},
     {"method": "lora", "seq_len": 70, "activation_checkpointing": True, "dropout": 0.1},
@@ -146,6 +138,6 @@ def test_a_rank_above_the_matrix_is_legal_and_warned_of() -> None:
 
 def test_what_is_checkpointed_of_an_adapter_is_what_trains() -> None:
     e = memplan.estimate(model=SMALL, method="lora", rank=4, target_modules=["q_proj"])
-    elements = 8 * 4 * (128 + 128)
+    elements = 9 * 4 * (128 + 128)
     assert e.parameters.trainable == elements
     assert e.checkpoint_bytes == elements * 4  # float32

@@ -6,6 +6,15 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+SMALL: dict[str, Any] = {
+    "model_type": "llama",
+    "num_hidden_layers": 9,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "hidden_size": 128,
+    "intermediate_size": 300,
+    "vocab_size": 3000,
+}
 LAYERS = st.integers(7, 11)
 
 

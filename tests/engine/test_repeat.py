@@ -14,21 +14,11 @@ from memplan.engine.tape import PhaseMark, Tape
 from memplan.running import Attempt, Recording, Run
 from memplan.simulation import simulate
 from memplan.workload import Workload
-from tests.engine.strategies import workloads
-
-MODEL = {
-    "model_type": "llama",
-    "num_hidden_layers": 9,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "hidden_size": 128,
-    "intermediate_size": 300,
-    "vocab_size": 997,
-}
+from tests.engine.strategies import SMALL, workloads
 
 
 def make_run(**keys: Any) -> Run:
-    return Run.of(Workload.resolve({"model": MODEL, "seq_len": 64, **keys})[0])
+    return Run.of(Workload.resolve({"model": SMALL, "seq_len": 64, **keys})[0])
 
 
 def played(run: Run, depth: Depth, steps: int) -> tuple[list[int], list[PhaseMark]]:

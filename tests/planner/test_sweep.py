@@ -15,17 +15,7 @@ from memplan.errors import ConfigError
 from memplan.planner.sweep import sweep
 from memplan.running import Run
 from memplan.workload import Workload
-from tests.engine.strategies import workloads
-
-SMALL = {
-    "model_type": "llama",
-    "num_hidden_layers": 9,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "hidden_size": 128,
-    "intermediate_size": 300,
-    "vocab_size": 997,
-}
+from tests.engine.strategies import SMALL, workloads
 
 
 def rounded_live_sum(**keys: Any) -> int:
