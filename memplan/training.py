@@ -1,8 +1,7 @@
 """The training run: load, adapt, make the optimizer, then step by step.
 
 ``loop: plain``. Local variables live as long here as in the loop that a user writes; the order in
-which they are assigned
-decides which block is free when the next one is asked for.
+which they are assigned decides which block is free when the next one is asked for.
 """
 
 from __future__ import annotations
