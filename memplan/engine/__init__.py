@@ -1,12 +1,9 @@
 """An autograd that counts bytes: eager PyTorch with sizes in place of data.
 
 A ``Storage`` is one block of the caching allocator; CPython's reference counts decide when it dies,
-exactly as they decide
-it for a tensor of eager PyTorch. The product of a run is its ``Tape``: every allocation and every
-free, in their real
-order. Formulas were the alternative; they cannot say in which order things die, and the allocator's
-own number depends on
-it.
+exactly as they decide it for a tensor of eager PyTorch. The product of a run is its ``Tape``: every
+allocation and every free, in their real order. Formulas were the alternative; they cannot say in
+which order things die, and the allocator's own number depends on it.
 
 ``Source:`` names a file at the release whose behaviour was recorded. Python files, torch's headers
 and ``derivatives.yaml`` (quoted in short, for real numbers) were read at that release; other C++

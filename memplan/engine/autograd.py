@@ -1,9 +1,8 @@
 """The graph and the backward engine, as ``torch/csrc/autograd`` runs them.
 
 What decides the bytes here is order: nodes run by descending sequence number; a node's incoming
-gradient dies before its
-saved tensors are released; gradients are accumulated in place only where the engine owns the last
-reference.
+gradient dies before its saved tensors are released; gradients are accumulated in place only where
+the engine owns the last reference.
 
 Source: pytorch/pytorch v2.14.1 ``torch/csrc/autograd/engine.cpp``, ``input_buffer.cpp``,
 ``functions/accumulate_grad.h``.
@@ -31,8 +30,8 @@ class Node:
     """One entry of the graph. ``backward(grad)`` gives a gradient, or none, for each edge.
 
     It is made, with its saved inputs, before the operator's kernel runs (``VariableType``); saved
-    outputs are added after
-    it, by ``finish``. Only storages are saved: a closure keeps shapes, dtypes and strides.
+    outputs are added after it, by ``finish``. Only storages are saved: a closure keeps shapes,
+    dtypes and strides.
     """
 
     __slots__ = (

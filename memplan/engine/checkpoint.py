@@ -1,12 +1,10 @@
 """Activation checkpointing: by saved-tensor hooks, and reentrant, by an autograd function.
 
 Non-reentrant: forward saves placeholders; the frame keeps the inputs. The first saved tensor that
-backward asks for runs
-the layer again, until the last tensor that forward saved has been saved again (early stop, by an
-exception: the locals of
-the interrupted functions live until it is handled). A recomputed tensor is given away when its node
-asks for it.
-Reentrant: forward without a graph; backward runs the whole layer again and then a nested backward.
+backward asks for runs the layer again, until the last tensor that forward saved has been saved
+again (early stop, by an exception: the locals of the interrupted functions live until it is
+handled). A recomputed tensor is given away when its node asks for it. Reentrant: forward without a
+graph; backward runs the whole layer again and then a nested backward.
 
 Source: pytorch/pytorch v2.14.1 ``torch/utils/checkpoint.py``.
 """

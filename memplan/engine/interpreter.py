@@ -1,9 +1,8 @@
 """Whether this interpreter frees an object when its last reference goes, at that very moment.
 
 The engine's liveness analysis is CPython's reference counting. Where an interpreter defers it
-(PyPy,
-builds without the GIL) the order of frees would be another: then no estimate is better than one
-that is wrong.
+(PyPy, builds without the GIL) the order of frees would be another: then no estimate is better than
+one that is wrong.
 """
 
 from __future__ import annotations

@@ -1,10 +1,9 @@
 """Sizes of a whole grid at once: ints that stand for an int64 array.
 
 A ``Cells`` behaves as an int in a shape: arithmetic gives another, interned by value, so that an
-expression is computed
-once however many ops ask for it. A comparison must hold in all cells or in none; where it parts
-them, ``Split`` is raised
-with the mask and the run is made again for each part. So ops are written once, for ints.
+expression is computed once however many ops ask for it. A comparison must hold in all cells or in
+none; where it parts them, ``Split`` is raised with the mask and the run is made again for each
+part. So ops are written once, for ints.
 """
 
 from __future__ import annotations

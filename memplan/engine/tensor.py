@@ -1,8 +1,7 @@
 """Storages and tensors: shapes, dtypes and strides, and no data.
 
 Shapes hold ints, or ``sizes.Cells`` that stand for a whole grid of ints and behave like one.
-``strides`` is ``None`` for a
-contiguous tensor, so that the common case costs nothing.
+``strides`` is ``None`` for a contiguous tensor, so that the common case costs nothing.
 """
 
 from __future__ import annotations

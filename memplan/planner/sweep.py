@@ -1,8 +1,7 @@
 """Grids: one run of the engine answers for every cell whose structure is the same.
 
 ``micro_batch_size``, ``seq_len``, ``rank`` and ``num_virtual_tokens`` only change sizes, so they
-may
-be whole axes; every other key that is given as a list is looped over.
+may be whole axes; every other key that is given as a list is looped over.
 """
 
 from __future__ import annotations

@@ -1,11 +1,9 @@
 """Pointwise operators, casts, dropout, concatenation.
 
 Two rules of torch's code generator: saved inputs are kept, and gradients computed, in the
-alphabetical order of the
-argument names; saved outputs come after saved inputs. Each op cites its entry of pytorch/pytorch
-v2.14.1
-``tools/autograd/derivatives.yaml``; the rules are in ``load_derivatives.py`` and
-``gen_autograd_functions.py`` beside it.
+alphabetical order of the argument names; saved outputs come after saved inputs. Each op cites its
+entry of pytorch/pytorch v2.14.1 ``tools/autograd/derivatives.yaml``; the rules are in
+``load_derivatives.py`` and ``gen_autograd_functions.py`` beside it.
 """
 
 from __future__ import annotations
