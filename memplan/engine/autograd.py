@@ -293,13 +293,12 @@ def fit(grads: list[Tensor | None], edges: Sequence[Node | None]) -> None:
             g = grads[i] = empty(g.shape, e.dtype, g.strides)
 
 
-def call(node: Node, grad: Tensor) -> Grads:
+def unpack_and_call(node: Node, grad: Tensor) -> Grads:
     """The generated ``apply``: saved variables are unpacked before it works, and die after.
 
     They die in reverse.
     """
-    if node.unpack is None:
-        return node.backward(grad)  # type: ignore[no-any-return]
+    assert node.unpack is not None
     unpacked = [node.unpack(p) for p in node.saved]
     grads: Grads = node.backward(grad)
     while unpacked:
@@ -316,7 +315,7 @@ def step(node: Node, ready: list[tuple[float, int, Node]]) -> None:
     S.tape.enter(node.origin)
     grad, node.buffer = node.buffer, None
     edges = node.edges
-    grads = list(node.backward(grad) if node.unpack is None else call(node, grad))  # type: ignore[arg-type]
+    grads = list(node.backward(grad) if node.unpack is None else unpack_and_call(node, grad))  # type: ignore[arg-type]
     if node.drops_gradient:
         grad = None
     if edges:
