@@ -12,7 +12,9 @@ from tests.evidence.record import read_records
 Json = dict[str, Any]
 
 EVIDENCE = Path(__file__).parent / "evidence"
-PARITY = [r for name in ("parity", "rare") for r in read_records(EVIDENCE / f"{name}.jsonl")]
+PARITY = [
+    r for name in ("parity", "rare", "presets") for r in read_records(EVIDENCE / f"{name}.jsonl")
+]
 VERDICTS = read_records(EVIDENCE / "verdicts.jsonl")
 
 

@@ -43,6 +43,9 @@ def features(record: Json) -> Iterator[str]:
     """What a record's workload uses, to count by."""
     w = record["workload"]
     model = w["model"]
+    if isinstance(model, str):
+        yield "presets"
+        return
     yield model["model_type"]
     yield f"dtype {w.get('dtype', 'bfloat16')} autocast {w.get('autocast', 'none')}"
     names = ("method", "quantization", "optimizer", "attention", "attention_mask", "gpu")

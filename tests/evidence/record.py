@@ -11,7 +11,8 @@ was measured on.
     python tests/evidence/record.py --seeds 0:60 --out tests/evidence/verdicts.jsonl \
         --cards-for tests/evidence/parity.jsonl --python PYTHON
 
-measures recorded workloads again on cards that they just fit, or just do not.
+measures recorded workloads again on cards that they just fit, or just do not; with ``--presets``,
+and a capacity that nothing fills, every preset once.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from tests.evidence.workloads import draw, draw_card
+from memplan.models.presets import load_preset, preset_names
+from tests.evidence.workloads import draw, draw_card, draw_for_preset
 
 Json = dict[str, Any]
 
@@ -66,7 +68,7 @@ def measured(records: Iterable[Json], python: str, events: Path | None = None) -
     """The records with what was measured; runs of one environment share their imports."""
     for environment, group in groupby(records, key=device_environment):
         batch = list(group)
-        text = "".join(json.dumps(record["workload"]) + "\n" for record in batch)
+        text = "".join(json.dumps(with_config(record["workload"])) + "\n" for record in batch)
         command = [*python.split(), str(MEASURE), *(["--events", str(events)] if events else [])]
         with subprocess.Popen(
             command,
@@ -82,6 +84,19 @@ def measured(records: Iterable[Json], python: str, events: Path | None = None) -
             process.stdin.close()
             for record, line in zip(batch, process.stdout, strict=False):
                 yield record | {"label": "virtual"} | json.loads(line)
+
+
+def with_config(workload: Json) -> Json:
+    """The workload with the keys of its model, if it only names it."""
+    if isinstance(workload["model"], str):
+        return workload | {"model": load_preset(workload["model"])}
+    return workload
+
+
+def of_presets(extra: Json) -> list[Json]:
+    """A record to measure for each preset."""
+    names = enumerate(preset_names())
+    return [{"name": n, "workload": draw_for_preset(i, n)} | extra for i, n in names]
 
 
 def drawn(seeds: range, extra: Json) -> list[Json]:
@@ -147,7 +162,9 @@ def seed_range(text: str) -> range:
 def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--seeds", type=seed_range, required=True, help="FIRST:END")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--seeds", type=seed_range, help="FIRST:END")
+    what.add_argument("--presets", action="store_true", help="every preset, in place of seeds")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument(
         "--python", default=os.environ.get("MEMPLAN_VIRTUAL_PYTHON", sys.executable)
@@ -165,9 +182,12 @@ def main() -> None:
     if options.capacity_gib is not None:
         extra = {"capacity_gib": options.capacity_gib, "context_mib": options.context_mib}
     known = {record["name"] for record in read_records(options.out)}
-    records = drawn(options.seeds, extra)
-    if options.cards_for:
+    if options.presets:
+        records = of_presets(extra)
+    elif options.cards_for:
         records = recut(options.seeds, read_records(options.cards_for))
+    else:
+        records = drawn(options.seeds, extra)
     records = [record for record in records if record["name"] not in known]
     append_records(options.out, measured(records, options.python))
 

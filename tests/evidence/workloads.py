@@ -101,6 +101,17 @@ def draw(seed: int) -> Json:
     return {key: value for key, value in w.items() if DEFAULTS.get(key, ()) != value}
 
 
+def draw_for_preset(number: int, name: str) -> Json:
+    """A preset under one of three methods that people use."""
+    kinds: tuple[Json, ...] = (
+        {"method": "lora", "target_modules": "all-linear"},
+        {"method": "lora", "quantization": "nf4-dq", "activation_checkpointing": True},
+        {"activation_checkpointing": True, "optimizer": "adamw_8bit"},
+    )
+    common = {"model": name, "loop": "plain", "gpu": "h200", "seq_len": 1024, "steps": 2}
+    return common | {"max_grad_norm": 1.0, "optimizer": "adamw_fused"} | kinds[number % 3]
+
+
 def draw_card(seed: int, allocated: int, reserved: int) -> Json:
     """A card that a run with these peaks just fits, needs its cache back for, or does not fit.
 
