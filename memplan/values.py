@@ -16,14 +16,15 @@ MAX_TOKENS = 1 << 28  # a hundred times what any card holds; kernels are cut int
 MAX_COUNT = 1 << 20
 NO_SUCH_RUN = "no run is that large"
 
-COUNTS = {  # upper bounds: no real run is above them
+COUNTS = {  # upper bounds: hardly a real run is above them
     "rank": MAX_COUNT,
     "num_virtual_tokens": MAX_COUNT,
     "micro_batch_size": MAX_TOKENS,
     "seq_len": MAX_TOKENS,
-    "gradient_accumulation_steps": MAX_COUNT,
+    "gradient_accumulation_steps": 1 << 10,
     "steps": MAX_COUNT,
 }
+WHY = {"gradient_accumulation_steps": "its peaks settle within a few micro batches; ask for fewer"}
 MESH_KEYS = ("dp_size", "tp_size", "pp_size", "cp_size", "ep_size")
 CHECKPOINTING: dict[str, bool | str] = {
     **{"false": False, "none": False, "true": True},
@@ -37,7 +38,8 @@ def checked_value(name: str, value: Any) -> Any:
     if name in CHOICES:
         return CHOICES[name].resolve(checks.text("none" if value is None else value, name), name)
     if name in COUNTS:
-        return checks.integer(value, name, minimum=1, maximum=COUNTS[name], why=NO_SUCH_RUN)
+        why = WHY.get(name, NO_SUCH_RUN)
+        return checks.integer(value, name, minimum=1, maximum=COUNTS[name], why=why)
     if name in FLAGS:
         return checks.flag(value, name)
     if name in MESH_KEYS:
