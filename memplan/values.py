@@ -22,9 +22,12 @@ COUNTS = {  # upper bounds: hardly a real run is above them
     "micro_batch_size": MAX_TOKENS,
     "seq_len": MAX_TOKENS,
     "gradient_accumulation_steps": 1 << 10,
-    "steps": MAX_COUNT,
+    "steps": 1 << 14,
 }
-WHY = {"gradient_accumulation_steps": "its peaks settle within a few micro batches; ask for fewer"}
+WHY = {  # bounds of what is simulated one by one where it does not repeat exactly
+    "gradient_accumulation_steps": "peaks settle within a few micro batches; ask for fewer",
+    "steps": "peaks settle within a few steps; ask for fewer",
+}
 MESH_KEYS = ("dp_size", "tp_size", "pp_size", "cp_size", "ep_size")
 CHECKPOINTING: dict[str, bool | str] = {
     **{"false": False, "none": False, "true": True},
