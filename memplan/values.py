@@ -22,7 +22,7 @@ COUNTS = {  # upper bounds: hardly a real run is above them
     "micro_batch_size": MAX_TOKENS,
     "seq_len": MAX_TOKENS,
     "gradient_accumulation_steps": 1 << 10,
-    "steps": 1 << 14,
+    "steps": 1 << 12,
 }
 WHY = {  # bounds of what is simulated one by one where it does not repeat exactly
     "gradient_accumulation_steps": "peaks settle within a few micro batches; ask for fewer",
