@@ -18,11 +18,14 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import pickle
 import sys
 import tempfile
+import traceback
 from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from tests.evidence.history import start_history, write_history
 
 Json = dict[str, Any]
 
@@ -357,59 +360,8 @@ def measure(workload: Json, events: Path | None = None) -> Json:
         out["error"] = f"refused: {type(e).__name__}: {e}"[:300]
     out["peak"] = phases.top
     if events:
-        write_history(events, phases)
+        write_history(events, phases.ends)
     return out
-
-
-def start_history() -> None:
-    """Have torch keep every event of its allocator, with the stacks of the allocations."""
-    import torch
-
-    torch.cuda.memory._record_memory_history(max_entries=10_000_000, stacks="all", context="alloc")
-
-
-DULL_FILES = (
-    "torch/nn/modules/module.py", "torch/utils/_contextlib", "torch/autograd/", "torch/_tensor.py",
-    "evidence/measure.py",
-)  # fmt: skip
-DULL_NAMES = (
-    "c10::", "CUDACachingAllocator", "std::", "CapturedTraceback", "at::detail::", "torch::unwind",
-    "wrapper_", "Wrapper", "dispatch", "_Py", "Py_", "PyObject", "PyVector", "PyRun", "pymain",
-    "pyrun", "cfunction", "vectorcall", "clone", "start_thread", "_start", "__libc", "call_impl",
-    "torch::gather", "at::native::empty_cuda", "at::empty(", "at::_ops", "at::native::resize",
-    "type_call", "run_mod", "slot_tp", "THPVariable", "TensorIteratorBase", "torch::cuda",
-    "structured_", "at::(anon", "do_call_core", "callmethod", "run_eval",
-)  # fmt: skip
-
-
-def origin(event: Json) -> str:
-    """The C++ functions and Python lines that asked for a block, innermost first."""
-    python, native = [], []
-    for frame in event.get("frames", ()):
-        file, name = frame["filename"], frame["name"]
-        if file.endswith(".py"):
-            if not any(x in file for x in DULL_FILES):
-                python.append(f"{file.rpartition('/')[2]}:{frame['line']} {name}")
-        else:
-            name = name.split("(")[0].replace("(anonymous namespace)", "anon")
-            if not any(x in name for x in DULL_NAMES):
-                native.append(name[-60:])
-    return " < ".join(native[:5]) + " || " + " < ".join(python[:4])
-
-
-def write_history(path: Path, phases: Phases) -> None:
-    """Write ``[(action, address, bytes, phase, origin)]``; phases end by allocations so far."""
-    import torch
-
-    events, count, phase = [], 0, 0
-    names = [*phases.ends, ("after", sys.maxsize)]
-    for e in torch.cuda.memory._snapshot()["device_traces"][0]:
-        count += e["action"] == "alloc"
-        while count > names[phase][1]:
-            phase += 1
-        where = origin(e) if e["action"] == "alloc" else ""
-        events.append((e["action"], e["addr"], e["size"], f"{phase} {names[phase][0]}", where))
-    path.write_bytes(pickle.dumps(events))
 
 
 def measure_in_child(line: str, events: Path | None) -> None:
@@ -417,11 +369,15 @@ def measure_in_child(line: str, events: Path | None) -> None:
     sys.stdout.flush()
     child = os.fork()
     if child == 0:
+        status = 1
         try:
             sys.stdout.write(json.dumps(measure(json.loads(line), events)) + "\n")
             sys.stdout.flush()
+            status = 0
+        except Exception:
+            traceback.print_exc()
         finally:
-            os._exit(0)
+            os._exit(status)
     _, status = os.waitpid(child, 0)
     if status:
         sys.stdout.write(json.dumps({"error": f"crashed: status {status}"}) + "\n")
