@@ -10,14 +10,12 @@ an event would double the time of an estimate.
 
 from memplan.allocator.caching import Allocator
 from memplan.allocator.config import AllocatorConfig, parse_allocator_config
-from memplan.allocator.expandable import ExpandableAllocator
 from memplan.allocator.memory import OutOfMemory
 from memplan.allocator.replay import Phase, Replay, replay, run_events
 from memplan.engine.tape import EMPTY_CACHE
 
 __all__ = [
     "Allocator",
-    "ExpandableAllocator",
     "build_allocator",
     "AllocatorConfig",
     "parse_allocator_config",
@@ -45,5 +43,9 @@ def build_allocator(
         capacity_bytes: ``total_memory`` of the card; ``None``: as much as is asked for. [bytes]
         context_bytes: Of these, what others than the allocator hold. [bytes]
     """
-    kind = ExpandableAllocator if config.expandable_segments else Allocator
+    kind = Allocator
+    if config.expandable_segments:
+        from memplan.allocator.expandable import ExpandableAllocator
+
+        kind = ExpandableAllocator
     return kind(config, capacity_bytes=capacity_bytes, context_bytes=context_bytes)

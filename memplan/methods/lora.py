@@ -136,8 +136,6 @@ def place(base_layer: Module) -> tuple[int, int]:
 
 def lora_class(base_layer: Module, name: str) -> Callable[[Any, int, float], LoraLayer]:
     """Which wrapper a layer gets: PEFT's dispatch by the class of the base layer."""
-    from memplan.methods.lora_bnb import LoraLinear4bit, LoraLinear8bitLt
-
     if isinstance(base_layer, Embedding):
         return LoraEmbedding
     if not isinstance(base_layer, Linear):
@@ -145,8 +143,13 @@ def lora_class(base_layer: Module, name: str) -> Callable[[Any, int, float], Lor
             f"target_modules: {name} is a {type(base_layer).__name__}; LoRA adapts linear layers "
             "and embeddings."
         )
+    bits = getattr(base_layer, "bits", None)
+    if bits is None:
+        return LoraLinear
+    from memplan.methods.lora_bnb import LoraLinear4bit, LoraLinear8bitLt
+
     classes: dict[int, type[LoraLinear]] = {4: LoraLinear4bit, 8: LoraLinear8bitLt}
-    return classes.get(getattr(base_layer, "bits", 0), LoraLinear)
+    return classes[bits]
 
 
 def train_biases(model: Module, made: list[LoraLayer], bias: str) -> None:

@@ -6,8 +6,6 @@ from collections.abc import Callable
 
 from memplan.engine.nn import Linear, Module
 from memplan.quantization.base import QuantizedLinear
-from memplan.quantization.bnb_4bit import CodeCache, Linear4bit
-from memplan.quantization.bnb_int8 import Linear8bitLt
 
 Replace = Callable[[Linear], QuantizedLinear]
 
@@ -15,7 +13,11 @@ Replace = Callable[[Linear], QuantizedLinear]
 def replacement(quantization: str) -> Replace:
     """What stands in for a linear layer; the 4-bit data types differ in values only."""
     if quantization == "int8":
+        from memplan.quantization.bnb_int8 import Linear8bitLt
+
         return Linear8bitLt
+    from memplan.quantization.bnb_4bit import CodeCache, Linear4bit
+
     codes = CodeCache() if quantization.endswith("-dq") else None
     return lambda plain: Linear4bit(plain, codes)
 

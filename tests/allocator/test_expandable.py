@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from memplan.allocator import ExpandableAllocator, OutOfMemory, build_allocator
+from memplan.allocator import OutOfMemory, build_allocator
 from memplan.allocator.config import AllocatorConfig
+from memplan.allocator.expandable import ExpandableAllocator
 from memplan.allocator.rounding import GRANULE
 from memplan.units import MIB
 
