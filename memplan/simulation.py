@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from memplan.allocator.caching import Allocator
 from memplan.allocator.replay import Phase, Replay, replay
+from memplan.engine.steps import LAST_MICRO_PHASE
 from memplan.engine.tape import EMPTY_CACHE, OUTSIDE, PhaseMark
 from memplan.running import Recording
 
@@ -59,13 +60,16 @@ def simulate(recording: Recording, allocator: Allocator) -> Simulation:
         return Simulation(replays[0].phases, (), tuple(replays), 0)
     start = replays[0].phases[-1].stop
     events, last = list(stream.events), wanted - 1
+    steps: list[tuple[Phase, ...]] = []
     seen: dict[object, int] = {}
     for step in range(wanted):
         marks = _marks(recording, step)
         if step >= recording.steps.ran:
             del events[start:]
             events += recording.steps.events(step)
-        replays.append(replay(allocator, events, [(m.end, m) for m in marks], start=start))
+        pieces = list(replay_step(allocator, events, marks, start))
+        replays += pieces
+        steps.append(tuple(phase for r in pieces for phase in r.phases))
         if not replays[-1].fits:
             break
         state = allocator.state(), addresses(allocator, start, marks[-1].end)
@@ -74,8 +78,59 @@ def simulate(recording: Recording, allocator: Allocator) -> Simulation:
             last = same_in_cycle(wanted - 1, seen[state], step)
             break
         seen[state] = step
-    before, *steps = [r.phases for r in replays]
+    before = replays[0].phases
     return Simulation(before, tuple(steps), tuple(replays), min(last, len(steps) - 1))
+
+
+def replay_step(
+    allocator: Allocator, events: list[int], marks: list[PhaseMark], start: int
+) -> Iterator[Replay]:
+    """Replay a step micro batch by micro batch, then its update.
+
+    Where a micro batch leaves the allocator as an earlier one did, as many rounds of those between
+    the two as there are left are passed over: they would do the same again.
+    """
+    groups = micro_batches(marks)
+    seen: dict[object, int] = {}
+    at = 0
+    while at < len(groups):
+        replayed = replay(allocator, events, [(m.end, m) for m in groups[at]], start=start)
+        yield replayed
+        if not replayed.fits:
+            return
+        end, passed = groups[at][-1].end, 0
+        if at < len(groups) - 2:
+            state = allocator.state(), addresses(allocator, start, end)
+            if state in seen:
+                passed = whole_rounds(len(groups) - 2 - at, at - seen[state])
+                hand_over(allocator, start, end, passed * (end - start))
+            seen[state] = at
+        start = end + passed * (end - start)
+        at += 1 + passed
+
+
+def micro_batches(marks: list[PhaseMark]) -> list[list[PhaseMark]]:
+    """The phases of each micro batch, then those of the update."""
+    groups: list[list[PhaseMark]] = [[]]
+    for m in marks:
+        groups[-1].append(m)
+        if m.name == LAST_MICRO_PHASE:
+            groups.append([])
+    return groups
+
+
+def whole_rounds(left: int, period: int) -> int:
+    """How many of the micro batches that are left make whole rounds of so many."""
+    return left // period * period
+
+
+def hand_over(allocator: Allocator, start: int, end: int, shift: int) -> None:
+    """Blocks that events from ``start`` to ``end`` left, as if later events had left them."""
+    handles = allocator.handles
+    handles.extend([None] * shift)
+    if shift:
+        for number in range(start, end):
+            handles[number + shift], handles[number] = handles[number], None
 
 
 def same_in_cycle(step: int, first: int, again: int) -> int:

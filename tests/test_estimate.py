@@ -12,7 +12,7 @@ import pytest
 
 import memplan
 from memplan.allocator.caching import Allocator
-from memplan.allocator.replay import replay
+from memplan.allocator.replay import Phase, replay
 from memplan.engine.tape import EMPTY_CACHE, PhaseMark
 from memplan.errors import ConfigError
 from memplan.running import Run
@@ -87,6 +87,36 @@ def test_defaults_that_were_assumed_are_named() -> None:
 
 def test_more_steps_change_no_peak_once_steps_repeat() -> None:
     assert totals({"steps": 4}) == totals({"steps": 400})
+
+
+@pytest.mark.parametrize("keys", CASES)
+@pytest.mark.parametrize("micro_batches", [5, 12, 13])
+def test_micro_batches_that_are_passed_over_change_nothing(
+    keys: dict[str, Any], micro_batches: int
+) -> None:
+    values = {**keys, "gradient_accumulation_steps": micro_batches, "steps": 2}
+    recording = Run.of(Workload.resolve(model=SMALL, **values)[0]).record()
+    named = [(m.end, m.name if m.name == EMPTY_CACHE else m) for m in recording.stream.phases]
+    whole = replay(Allocator(), recording.stream.events, named)
+    told = simulate(recording, Allocator())
+    assert told.peak_phase.peak_allocated_bytes == max(
+        p.peak_allocated_bytes for p in whole.phases if is_of_a_step(p)
+    )
+    assert [counters(p) for p in told.steps[-1][-4:]] == [counters(p) for p in whole.phases[-4:]]
+    if micro_batches > 5:
+        assert len(told.steps[0]) < 2 * micro_batches + 2  # some were passed over
+
+
+def is_of_a_step(phase: Phase) -> bool:
+    return isinstance(phase.key, PhaseMark) and phase.key.step >= 0
+
+
+def counters(phase: Phase) -> tuple[int, ...]:
+    """What torch's counters say of a phase."""
+    return (
+        *(phase.requested_bytes, phase.allocated_bytes, phase.reserved_bytes),
+        *(phase.peak_requested_bytes, phase.peak_allocated_bytes, phase.peak_reserved_bytes),
+    )
 
 
 @pytest.mark.parametrize("keys", CASES)
