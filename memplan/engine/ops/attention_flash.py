@@ -154,7 +154,7 @@ def flash_splits(B: int, H: int, N: int, M: int, D: int, sm_count: int) -> int:
     """
     block_n = 256 if D <= 64 else 128 if D <= 128 else 64
     n_blocks, work, sms = ceil_div(M, block_n), B * H * ceil_div(N, 64), sm_count * 2
-    if work >= 0.8 * sms:
+    if fills_gpu(work, sm_count):
         return 1
     top = min(128, sms, n_blocks)
     eligible = [
