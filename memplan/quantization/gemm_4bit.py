@@ -1,8 +1,8 @@
 """Whether bitsandbytes multiplies by a 4-bit weight in one kernel or dequantises it first.
 
 The fused kernel needs no memory beside its output; the fall-back borrows the weight in 16 bits. The
-choice is made anew for each product, from its sizes, the dtype and the architecture: thresholds
-that were calibrated on real cards.
+choice is made anew for each product, from its sizes, the dtype and the architecture, by thresholds
+that stand in bitsandbytes.
 
 Source: bitsandbytes 0.50.2 backends/cuda/ops.py ``bitsandbytes::gemm_4bit``,
 ``_gemm_4bit_use_custom_cuda``.
