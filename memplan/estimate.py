@@ -139,6 +139,8 @@ def evidence(run: Run) -> Evidence:
     notes = [f"assumed: {run.device.assumed}"] if run.device.assumed else []
     if capability >= (9, 0) and run.workload.attention == "sdpa":
         notes.append("cuDNN's attention, which torch may prefer here, is taken as switched off")
+    if run.workload.optimizer.startswith("paged_"):
+        notes.append("large optimizer states are in managed memory, which no total here counts")
     reasons = list(why_modelled(run.workload.quantization, capability))
     return Evidence("modelled" if reasons else "exact", (*notes, *reasons))
 
