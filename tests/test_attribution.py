@@ -64,3 +64,11 @@ def test_the_module_at_the_peak_is_of_the_full_model() -> None:
     e = memplan.estimate(model=wide, method="frozen", seq_len=512)
     assert e.peak.phase == "forward"
     assert e.peak.module.startswith("model.layers.")
+
+
+def test_the_micro_batches_that_are_not_run_have_a_breakdown_too() -> None:
+    keys: dict[str, Any] = {"model": SMALL, "method": "lora", "seq_len": 8, "optimizer": "sgd"}
+    few = memplan.estimate(**keys, gradient_accumulation_steps=2)
+    many = memplan.estimate(**keys, gradient_accumulation_steps=5)
+    assert many.breakdown_at_peak == few.breakdown_at_peak
+    assert sum(many.breakdown_at_peak.values()) == many.peak_allocated_bytes

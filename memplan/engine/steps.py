@@ -116,9 +116,13 @@ class Accumulation:
         for p in old.phases[self.marks : last + 1]:
             new.phases.append(p._replace(end=p.end + shift))
         self.marks = last + 1
+        begin = len(self.places)
         while self.piece < len(old.pieces) and old.pieces[self.piece][0] < end:
             start, events, layer = old.pieces[self.piece]
-            new.pieces.append((start + shift, events, layer))
+            first, stop = max(start, begin), min(start + len(events), end)
+            new.pieces.append((first + shift, events[first - start : stop - start], layer))
+            if start + len(events) > end:
+                break  # the rest of it belongs to what is written next
             self.piece += 1
         for e in old.events[len(self.places) : end]:
             self.places.append(len(new.events))
