@@ -1,8 +1,6 @@
 """What stands at the peak: every live block in a category, and the op that asked for the last.
 
-A block's category is what became of it: a forward's block that outlives the forward is an
-activation, one that does not is a temporary; a backward's block that became a leaf's gradient is a
-gradient. So it takes lifetimes, which only a finished run has.
+A category takes lifetimes, which only a finished run has.
 """
 
 from __future__ import annotations
@@ -12,6 +10,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from memplan.categories import BACKWARD, BASE, BATCH, OTHER, WORKSPACE, Fate, category_of
 from memplan.engine.annotate import AnnotatedTape, Origin
 from memplan.engine.repeat import Stream
 from memplan.engine.tape import EMPTY_CACHE, OUTSIDE, PhaseMark
@@ -65,40 +64,28 @@ class Attribution:
 
     def category(self, number: int, origin: Origin) -> str:
         """What became of a block."""
-        if origin.op == "workspace":
-            return "workspaces"
-        if origin.op == "next_batch":
-            return "inputs"
         phase = self.phases[bisect_right(self.ends, number)]
         death = self.deaths.get(number, len(self.tape.events))
-        if death < phase.end and phase.name != "backward":
-            return "temporaries"
-        if phase.name == "adapter":
-            is_base = origin.source.startswith("memplan.quantization")
-            return "weights" if is_base else "adapters"
-        if phase.name == "backward":
-            return self.backward_category(number, origin, death)
-        return KEPT[phase.name]
-
-    def backward_category(self, number: int, origin: Origin, death: int) -> str:
-        """A gradient; an activation that checkpointing made again; or a temporary."""
-        if number in self.tape.gradients:
-            return "gradients"
-        if origin.is_backward:
-            return "temporaries"
         following = bisect_left(self.backward_work, number)
-        is_used = following < len(self.backward_work) and self.backward_work[following] < death
-        return "activations" if is_used else "temporaries"
+        fate = Fate(
+            source_of(origin),
+            phase.name,
+            survives=death >= phase.end,
+            is_gradient=number in self.tape.gradients,
+            is_used=following < len(self.backward_work) and self.backward_work[following] < death,
+        )
+        return category_of(fate)
 
 
-KEPT = {
-    "load": "weights",
-    "optimizer_init": "optimizer_states",
-    "forward": "activations",
-    "optimizer_step": "optimizer_states",
-    "zero_grad": "temporaries",
-}
-"""Category of what outlives the phase that made it."""
+def source_of(origin: Origin) -> str:
+    """Who asked for a block, in the words of ``categories``."""
+    if origin.op == "workspace":
+        return WORKSPACE
+    if origin.op == "next_batch":
+        return BATCH
+    if origin.is_backward:
+        return BACKWARD
+    return BASE if origin.source.startswith("memplan.quantization") else OTHER
 
 
 def in_layer(origin: Origin, layer: int) -> str:

@@ -15,10 +15,11 @@ ROOT = Path(__file__).parents[1] / "memplan"
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
     ("units", "dtypes", "registry", "results", "vocabulary"),
-    ("files", "checks"),
+    ("files", "checks", "categories"),
     ("values", "selectors"),
     ("combinations",),
     ("workload", "hardware"),
+    ("coverage",),
     ("engine",),
     ("models", "methods", "quantization", "optimizers", "parallel"),
     ("loading",),
@@ -29,6 +30,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("estimate",),
     ("planner",),
     ("evidence", "importers"),
+    ("engines",),
     ("report",),
     ("cli",),
 )
