@@ -1,0 +1,58 @@
+"""What is run on what: the device, the libraries, the model's parameters."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from memplan.evidence.recording import DeviceFacts
+
+LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate")
+
+
+def device_facts() -> DeviceFacts:
+    """The current device, as torch sees it."""
+    import torch
+
+    p = torch.cuda.get_device_properties(torch.cuda.current_device())
+    free, total = torch.cuda.mem_get_info()
+    return DeviceFacts(p.name, (p.major, p.minor), total, free)
+
+
+def library_versions() -> dict[str, str]:
+    """The libraries that decide the numbers, those that are installed."""
+    known = ((name, version_of(name)) for name in LIBRARIES)
+    return {name: version for name, version in known if version is not None}
+
+
+def version_of(library: str) -> str | None:
+    """The version of a library, or none if it is not there."""
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return None
+
+
+def parameter_facts(model: Any) -> dict[str, int]:
+    """Parameter counts, and the tensor data of what training would save.
+
+    A packed 4-bit weight counts for the elements that it was packed from. Of a model with an
+    adapter, what trains is saved; else all of it.
+    """
+    params = list(model.parameters())
+    trained = [p for p in params if p.requires_grad]
+    saved = trained if hasattr(model, "peft_config") else params
+    return {
+        "total_parameters": sum(map(elements, params)),
+        "trainable_parameters": sum(map(elements, trained)),
+        "checkpoint_bytes": sum(p.numel() * p.element_size() for p in saved),
+    }
+
+
+def elements(parameter: Any) -> int:
+    """Elements of a parameter before it was packed."""
+    state = getattr(parameter, "quant_state", None)
+    shape = getattr(state, "shape", None)
+    if shape is not None:
+        return int(shape.numel())
+    return int(parameter.numel())
