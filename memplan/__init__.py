@@ -10,8 +10,9 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from memplan.engines import estimate
     from memplan.errors import ConfigError, MemplanError, MissingError, UnsupportedError
-    from memplan.estimate import estimate
+    from memplan.evidence.watch import watch
     from memplan.planner.compare import Comparison, compare
     from memplan.planner.sweep import sweep
     from memplan.results import Estimate
@@ -20,9 +21,10 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "estimate": "memplan.estimate",
+    "estimate": "memplan.engines",
     "compare": "memplan.planner.compare",
     "sweep": "memplan.planner.sweep",
+    "watch": "memplan.evidence.watch",
     "Workload": "memplan.workload",
     "Estimate": "memplan.results",
     "Comparison": "memplan.planner.compare",
@@ -35,6 +37,7 @@ __all__ = [
     "estimate",
     "compare",
     "sweep",
+    "watch",
     "Workload",
     "Estimate",
     "Comparison",
@@ -70,7 +73,7 @@ class _Package(ModuleType):
     def __setattr__(self, name: str, value: Any) -> None:
         """Bind a public function where the import system brings its module."""
         if name in _HOMES and isinstance(value, ModuleType):
-            value = getattr(value, name)
+            value = __getattr__(name)
         super().__setattr__(name, value)
 
 

@@ -5,25 +5,42 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from memplan.errors import ConfigError, UnsupportedError, unknown_name
+from memplan.errors import ConfigError, unknown_name
 from memplan.selectors import check_selectors
 from memplan.values import MAX_TOKENS, NO_SUCH_RUN, checked_value
-from memplan.vocabulary import PEFT_CONFIG, PEFT_SELECTORS, PEFT_WORDS
+from memplan.vocabulary import (
+    METHODS,
+    METHODS_OF_PEFT,
+    PEFT_CONFIG,
+    PEFT_PROMPTS,
+    PEFT_RANKS,
+    PEFT_SELECTORS,
+    PEFT_WITHOUT_RANK,
+    PEFT_WORDS,
+)
 
 if TYPE_CHECKING:
     from memplan.workload import Workload
 
-# Keys that only these methods take.
-METHOD_KEYS = {
-    "rank": ("lora",),
-    "alpha": ("lora",),
-    "dropout": ("lora",),
-    "target_modules": ("lora",),
-    "bias": ("lora",),
-    "adapter_dtype": ("lora",),
-    "modules_to_save": ("lora",),
-    "num_virtual_tokens": ("prompt_tuning",),
-    "peft_config": ("lora", "prompt_tuning"),
+MAX_TAKERS = 3
+LORA_FAMILY = ("lora", "dora", "rslora", "lora_fa", "adalora")
+_WITH_TARGETS = (*PEFT_RANKS, *PEFT_WITHOUT_RANK, "adaption_prompt", "llama_adapter")
+_WITH_SAVED = tuple(
+    m for m in (*PEFT_RANKS, *PEFT_WITHOUT_RANK) if m not in ("osf", "trainable_tokens")
+)
+
+# Keys that only these methods take, those that the byte engine models first; what else a method
+# has, PEFT's own words in `peft_config` say. ``prompt_tuning`` takes no modules to save here.
+METHOD_KEYS: dict[str, tuple[str, ...]] = {
+    "rank": tuple(PEFT_RANKS),
+    "alpha": (*LORA_FAMILY, "loha", "lokr", "deft", "gralora"),
+    "dropout": LORA_FAMILY,
+    "target_modules": _WITH_TARGETS,
+    "bias": LORA_FAMILY,
+    "adapter_dtype": ("lora", *(m for m in METHODS_OF_PEFT if m not in ("lora", "prompt_tuning"))),
+    "modules_to_save": _WITH_SAVED,
+    "num_virtual_tokens": PEFT_PROMPTS,
+    "peft_config": METHODS_OF_PEFT,
 }
 
 
@@ -42,7 +59,7 @@ def _set(workload: Workload, name: str, value: Any) -> None:
 
 def _take_bias_from_peft_config(workload: Workload) -> None:
     """PEFT's ``bias`` may stand among its other keys; it becomes the workload's own."""
-    if workload.method != "lora" or "bias" not in workload.peft_config:
+    if workload.method not in LORA_FAMILY or "bias" not in workload.peft_config:
         return
     rest = dict(workload.peft_config)
     bias = checked_value("bias", rest.pop("bias"))
@@ -56,26 +73,37 @@ def _check_method_keys(workload: Workload, defaults: Mapping[str, Any]) -> None:
     for key, methods in METHOD_KEYS.items():
         if workload.method not in methods and getattr(workload, key) != defaults[key]:
             raise ConfigError(
-                f"{key}: the method {workload.method} takes none; it belongs to "
-                f"{' and '.join(methods)}."
+                f"{key}: the method {workload.method} takes none; it belongs to {takers(key)}."
             )
-    allowed = PEFT_CONFIG.get(workload.method, {})
+    if workload.method in PEFT_CONFIG:
+        _check_peft_config(workload)
+
+
+def takers(key: str) -> str:
+    """The methods that take a key, in words."""
+    modelled = [m for m in METHOD_KEYS[key] if m in METHODS]
+    others = [m for m in METHOD_KEYS[key] if m not in METHODS]
+    if len(others) > MAX_TAKERS:
+        others = [*others[:2], f"{len(others) - 2} more"]
+    return " and ".join([*modelled, *others])
+
+
+def _check_peft_config(workload: Workload) -> None:
+    """The further PEFT keys of a method that is modelled."""
+    allowed = PEFT_CONFIG[workload.method]
     selects = workload.method == "lora"
-    for key, value in workload.peft_config.items():
+    for key in workload.peft_config:
         if not (selects and key in PEFT_SELECTORS):
-            _check_peft_key(key, value, allowed)
+            _check_peft_key(key, allowed)
     if selects:
         check_selectors(workload.peft_config, workload.target_modules)
 
 
-def _check_peft_key(key: str, value: Any, allowed: Mapping[str, tuple[object, ...]]) -> None:
+def _check_peft_key(key: str, allowed: Mapping[str, tuple[object, ...]]) -> None:
     if key in PEFT_WORDS:
         raise ConfigError(f"peft_config: {key}: give it as the workload key {PEFT_WORDS[key]}.")
     if key not in allowed:
         raise unknown_name("peft_config key", key, allowed)
-    if not any(value is v or (isinstance(v, str) and value == v) for v in allowed[key]):
-        modelled = ", ".join(repr(v) for v in allowed[key])
-        raise UnsupportedError(f"peft_config: {key}: {value!r} is not modelled; {modelled} is.")
 
 
 def _check_tokens(workload: Workload) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from memplan.coverage import require_modelled
 from memplan.engine.annotate import AnnotatedTape
 from memplan.engine.kernels import Kernels
 from memplan.engine.nn import Module
@@ -60,7 +61,12 @@ class Run:
 
     @classmethod
     def of(cls, workload: Workload) -> Run:
-        """Load what the workload names."""
+        """Load what the workload names.
+
+        Raises:
+            UnsupportedError: Something of it is not modelled.
+        """
+        require_modelled(workload)
         return cls(workload, load_model_config(workload.model), load_device(workload.gpu))
 
     def resolved(self) -> dict[str, Any]:

@@ -1,13 +1,14 @@
 """The words that a workload's keys take: those that are modelled and those that are only known.
 
-A known word that is not modelled yet is refused by name and never taken for another one.
+A workload may hold every known word. The byte engine takes those that are modelled (`coverage`);
+the others are for the virtual engine, which runs the libraries themselves.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from memplan.errors import UnsupportedError, unknown_name
+from memplan.errors import unknown_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +17,7 @@ class Choice:
 
     Attributes:
         modelled: Values that memplan models, the default first.
-        known: Values that exist and are not modelled yet.
+        known: Values that exist and that the byte engine does not model.
         aliases: Other words for a modelled value.
     """
 
@@ -25,20 +26,13 @@ class Choice:
     aliases: tuple[tuple[str, str], ...] = ()
 
     def resolve(self, value: str, key: str) -> str:
-        """The modelled value that ``value`` means, in any case and with - for _ or the reverse."""
-        folded = _fold(value)
-        for name in self.modelled:
-            if _fold(name) == folded:
-                return name
-        for alias, name in self.aliases:
-            if _fold(alias) == folded:
-                return name
-        for name in self.known:
-            if _fold(name) == folded:
-                raise UnsupportedError(
-                    f"{key}: {name!r} is not modelled yet. Modelled: {', '.join(self.modelled)}."
-                )
-        raise unknown_name(key, value, self.modelled + tuple(a for a, _ in self.aliases))
+        """The known value that ``value`` means, in any case and with - for _ or the reverse."""
+        names = {_fold(name): name for name in (*self.known, *self.modelled)}
+        names |= {_fold(alias): name for alias, name in self.aliases}
+        if _fold(value) in names:
+            return names[_fold(value)]
+        aliases = tuple(alias for alias, _ in self.aliases)
+        raise unknown_name(key, value, {*self.modelled, *self.known, *aliases})
 
 
 def _fold(value: str) -> str:
@@ -67,10 +61,31 @@ OPTIMIZERS_NOT_MODELLED = (
     "stable_adamw",
 )
 
+# The types that PEFT registers, in lower case, and the rank that each has by default, where it has
+# one. Source: huggingface/peft v0.21.2 utils/peft_types.py `PeftType`, the config class of each.
+PEFT_RANKS = {
+    **{"lora": 8, "dora": 8, "rslora": 8, "lora_fa": 8, "adalora": 12, "adamss": 100, "deft": 8},
+    **{"delora": 8, "glora": 8, "gralora": 32, "hira": 32, "hra": 8, "lily": 32, "loha": 8},
+    **{"lokr": 8, "miss": 64, "peanut": 32, "poly": 8, "psoft": 32, "pvera": 256, "randlora": 32},
+    **{"shadow": 8, "shira": 32, "tinylora": 2, "unilora": 4, "vblora": 4, "vera": 256},
+}
+PEFT_PROMPTS = (
+    *("prompt_tuning", "prefix_tuning", "p_tuning", "cartridge", "cpt"),
+    "multitask_prompt_tuning",
+)
+PEFT_WITHOUT_RANK = (
+    *("oft", "boft", "ia3", "ln_tuning", "beft", "c3a", "fourierft", "frod", "osf", "road"),
+    *("supertuning", "trainable_tokens", "waveft"),
+)
+PEFT_OTHER = ("llama_adapter", "adaption_prompt", "xlora")
+METHODS_OF_PEFT = (*PEFT_RANKS, *PEFT_PROMPTS, *PEFT_WITHOUT_RANK, *PEFT_OTHER)
+METHODS_OF_NOBODY = (  # of papers; no engine runs them yet
+    *("bottleneck_adapter", "bitfit", "llama_adapter_v2", "last_layers", "embeddings_only"),
+)
+METHODS = ("full", "lora", "prompt_tuning", "frozen")
 METHODS_NOT_MODELLED = (
-    *("dora", "rslora", "lora_fa", "vera", "adalora", "loha", "lokr", "oft", "boft", "ia3"),
-    *("bottleneck_adapter", "llama_adapter", "prefix_tuning", "p_tuning", "bitfit"),
-    *("llama_adapter_v2", "ln_tuning", "last_layers", "embeddings_only"),
+    *(name for name in METHODS_OF_PEFT if name not in METHODS),
+    *METHODS_OF_NOBODY,
 )
 
 CHOICES: dict[str, Choice] = {
@@ -83,7 +98,7 @@ CHOICES: dict[str, Choice] = {
     "autocast": Choice(
         ("none", "bfloat16", "float16"), aliases=(("bf16", "bfloat16"), ("fp16", "float16"))
     ),
-    "method": Choice(("full", "lora", "prompt_tuning", "frozen"), METHODS_NOT_MODELLED),
+    "method": Choice(METHODS, METHODS_NOT_MODELLED),
     "bias": Choice(("none", "all", "lora_only")),
     "adapter_dtype": Choice(("float32", "base")),
     "quantization": Choice(

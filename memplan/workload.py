@@ -17,6 +17,7 @@ from memplan.combinations import METHOD_KEYS, settle
 from memplan.errors import ConfigError, unknown_name
 from memplan.files import read_mapping
 from memplan.values import MESH_KEYS, checked_value
+from memplan.vocabulary import PEFT_RANKS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,11 +28,11 @@ class Workload:
         model: Preset, alias, path to a ``config.json`` or checkpoint folder, or a mapping with
             Hugging Face config keys.
         library: Whose modelling code is mirrored.
-        loop: ``plain``: forward, loss, backward, step. The Trainer is not modelled yet.
+        loop: ``plain``: forward, loss, backward, step; ``trainer``: transformers' Trainer.
         dtype: Dtype in which the weights are loaded.
         autocast: Dtype of ``torch.autocast`` around the forward; ``float16`` adds a GradScaler.
         method: What trains.
-        rank: LoRA's ``r``.
+        rank: The adapter's ``r``; where it is not given, `resolve` takes PEFT's of the method.
         alpha: LoRA's ``lora_alpha``; it moves no memory.
         dropout: LoRA's ``lora_dropout``.
         target_modules: Names, ``all-linear``, a regular expression that PEFT matches in full, or
@@ -134,7 +135,7 @@ class Workload:
                 raise unknown_name("workload key", key, KEYS)
         if given.get("model") is None:
             raise ConfigError("model: not given; name a preset such as 7b, or a config.json.")
-        workload = cls(**given)
+        workload = cls(**{**_default_rank(given), **given})
         left = tuple(k for k in KEYS if k not in given and k not in _without_effect(workload))
         return workload, left
 
@@ -224,6 +225,15 @@ def _without_effect(workload: Workload) -> set[str]:
     if workload.method == "frozen":
         idle |= {"optimizer", "max_grad_norm"}
     return idle
+
+
+def _default_rank(given: Mapping[str, Any]) -> dict[str, int]:
+    """PEFT's rank of the method, if none is given."""
+    method = given.get("method")
+    if "rank" in given or not isinstance(method, str):
+        return {}
+    name = method.strip().lower().replace("-", "_")
+    return {"rank": PEFT_RANKS[name]} if name in PEFT_RANKS else {}
 
 
 def _plain(value: Any) -> Any:

@@ -154,7 +154,12 @@ def test_targets_that_match_nothing_are_refused() -> None:
 
 
 def test_gradients_that_a_scaler_refuses_are_refused() -> None:
-    half = {"model": SMALL, "dtype": "float16", "autocast": "float16", "seq_len": 32}
+    half: dict[str, Any] = {
+        "model": SMALL,
+        "dtype": "float16",
+        "autocast": "float16",
+        "seq_len": 32,
+    }
     with pytest.raises(ConfigError, match="unscale FP16"):
         memplan.estimate(**half, method="full", optimizer="sgd")
     e = memplan.estimate(**half, method="lora", bias="all")  # the model has no biases: all float32

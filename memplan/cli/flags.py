@@ -22,11 +22,11 @@ JSON = Option(name="as_json", flag="--json", help="Print JSON, sizes in bytes.")
 HELP = {
     "model": "Preset or alias (memplan models), config.json, or checkpoint folder.",
     "library": "Whose modelling code is mirrored.",
-    "loop": "Training loop.",
+    "loop": "Training loop: plain, or trainer (transformers' own; on the virtual engine).",
     "dtype": "Dtype in which the weights are loaded.",
     "autocast": "torch.autocast around the forward; float16 adds a GradScaler.",
-    "method": "What trains (memplan methods).",
-    "rank": "LoRA's r.",
+    "method": "What trains (memplan methods); any PEFT type on the virtual engine.",
+    "rank": "The adapter's r.",
     "alpha": "LoRA's alpha; moves no memory.",
     "dropout": "LoRA's dropout.",
     "target_modules": "Names with commas, all-linear, or a regular expression.",
@@ -63,6 +63,8 @@ HELP = {
 INTEGERS = frozenset((*COUNTS, *MESH_KEYS))
 NUMBERS = frozenset(("alpha", "dropout", "max_grad_norm"))
 MAPPINGS = frozenset(("peft_config", "versions"))
+# Keys of which the byte engine takes one value, and the virtual one more.
+WIDER = frozenset(("loop",))
 # Keys whose flags may stand without a value, and have a --no- form.
 SWITCHES = frozenset((*FLAGS, "activation_checkpointing"))
 
@@ -89,13 +91,15 @@ def workload_options(*, without: Collection[str] = ()) -> tuple[Option, ...]:
 
 
 def _has_one_value(key: str) -> bool:
-    """Whether nothing but the default is modelled yet: no help to anybody reading the help."""
-    return key in MESH_KEYS or (key in CHOICES and len(CHOICES[key].modelled) == 1)
+    """Whether no engine runs anything but the default yet: no help to anybody reading the help."""
+    if key in MESH_KEYS:
+        return True
+    return key in CHOICES and len(CHOICES[key].modelled) == 1 and key not in WIDER
 
 
 def _help(key: str) -> str:
     text = HELP[key]
-    if key in CHOICES:
+    if key in CHOICES and key not in WIDER:
         text += f" One of {', '.join(CHOICES[key].modelled)}."
     default = DEFAULTS.get(key)
     if default in (None, {}, ()):

@@ -125,14 +125,42 @@ def load_model_config(spec: str | PathLike[str] | Mapping[str, Any]) -> ModelCon
     """
     from memplan.models.parse import parse_config
 
+    raw = load_raw_config(spec)
+    config = parse_config(raw.keys, where=raw.where, name=raw.name)
+    return replace(config, assumed=()) if raw.is_preset else config
+
+
+@dataclass(frozen=True, slots=True)
+class RawConfig:
+    """A model's configuration as it was given, of any architecture.
+
+    Attributes:
+        keys: Those of its ``config.json``.
+        name: What the user called it; the preset's own name; empty for a mapping.
+        where: File or preset, for errors.
+        is_preset: Whether it is one of memplan's.
+    """
+
+    keys: Mapping[str, Any]
+    name: str
+    where: str
+    is_preset: bool = False
+
+
+def load_raw_config(spec: str | PathLike[str] | Mapping[str, Any]) -> RawConfig:
+    """The keys that a preset, alias, path or mapping means, not looked into.
+
+    Raises:
+        ConfigError: It cannot be found or read.
+    """
     if isinstance(spec, Mapping):
-        return parse_config(checked_mapping(spec, "model"), where="model", name="")
+        return RawConfig(checked_mapping(spec, "model"), "", "model")
     text = fspath(spec)
     name = preset_name(text)
     if name is not None and not (_is_pathlike(text) and _exists(text)):
-        return replace(parse_config(load_preset(name), where=name, name=name), assumed=())
+        return RawConfig(load_preset(name), name, name, is_preset=True)
     path = config_path(text)
-    return parse_config(read_json_mapping(path), where=str(path), name=text)
+    return RawConfig(read_json_mapping(path), text, str(path))
 
 
 def config_path(spec: str) -> Path:

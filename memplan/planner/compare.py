@@ -8,10 +8,12 @@ from itertools import product
 from typing import Any
 
 from memplan.combinations import METHOD_KEYS
+from memplan.coverage import modelled_value
 from memplan.errors import ConfigError, UnknownNameError
 from memplan.estimate import estimate
 from memplan.results import Estimate
 from memplan.values import checked_value
+from memplan.vocabulary import METHODS
 from memplan.workload import DEFAULTS
 
 DEFAULT_METHODS = ("full", "lora", "prompt_tuning")
@@ -102,7 +104,7 @@ def _axis(key: str, given: Any, default: Any = None) -> tuple[Any, ...]:
         values = (values,)
     if not values:
         raise ConfigError(f"{key}: nothing to compare; the list is empty.")
-    return tuple(dict.fromkeys(checked_value(key, value) for value in values))
+    return tuple(dict.fromkeys(modelled_value(key, checked_value(key, v)) for v in values))
 
 
 def _check_taken(keys: Mapping[str, Any], methods: Sequence[str]) -> None:
@@ -110,8 +112,9 @@ def _check_taken(keys: Mapping[str, Any], methods: Sequence[str]) -> None:
     for key in keys:
         takers = METHOD_KEYS.get(key, methods)
         if not set(takers) & set(methods):
+            modelled = (name for name in takers if name in METHODS)
             raise ConfigError(
-                f"{key}: none of the methods compared takes it; {' and '.join(takers)} do."
+                f"{key}: none of the methods compared takes it; {' and '.join(modelled)} do."
             )
 
 

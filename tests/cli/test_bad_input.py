@@ -39,7 +39,9 @@ def refused(capsys: pytest.CaptureFixture[str], words: list[str]) -> str:
         ("--model 7bb", "7b"),
         ("--model llama-2-7", "llama-2-7b"),
         ("--model 7b --method lorra", "'lora'"),
-        ("--model 7b --method dora", "not modelled"),
+        ("--model 7b --method dora --engine bytes", "not modelled"),
+        ("--model 7b --method bitfit", "not modelled"),
+        ("--model 7b --engine byte", "'bytes'"),
         ("--model 7b --quantization nf5", "'nf4'"),
         ("--model 7b --optimizer adamm", "adam"),
         ("--model 7b --gpu a10gg", "a10g"),
@@ -107,7 +109,8 @@ def test_bad_model_config(
 ) -> None:
     (tmp_path / "config.json").write_text(text, encoding="utf-8")
     for path in (tmp_path, tmp_path / "config.json"):
-        err = refused(capsys, ["estimate", "--model", str(path), *LORA.split()])
+        words = ["estimate", "--model", str(path), "--engine", "bytes", *LORA.split()]
+        err = refused(capsys, words)
         assert told in err, name
         assert "config.json" in err
 
