@@ -17,6 +17,10 @@ ABOUT = "GPU memory of LLM fine-tuning, to the byte, before you rent a GPU."
 HOMES = {  # of each command, the module that has it
     "estimate": "memplan.cli.estimate",
     "compare": "memplan.cli.compare",
+    "explain": "memplan.cli.explain",
+    "measure": "memplan.cli.measure",
+    "rehearse": "memplan.cli.rehearse",
+    "validate": "memplan.cli.validate",
     "models": "memplan.cli.catalogue",
     "methods": "memplan.cli.catalogue",
     "gpus": "memplan.cli.catalogue",
@@ -54,7 +58,8 @@ def run(words: list[str]) -> int:
         kind, known = ("flag", ("--help", "--version")) if name[:1] == "-" else ("command", HOMES)
         raise unknown(kind, name, known, program=PROGRAM)
     program = f"{PROGRAM} {name}"
-    if any(flag in rest for flag in HELP_FLAGS):
+    own = rest[: rest.index("--")] if "--" in rest else rest  # what follows is another program's
+    if any(flag in own for flag in HELP_FLAGS):
         return _help((name,), program)
     return find_command(name).run(rest, program=program)
 
