@@ -106,3 +106,8 @@ def own_events(record: Json) -> Iterator[Raw]:
         nbytes = e if e >= 0 else tape.events[~e]
         if nbytes:  # a block of no bytes does not reach the allocator
             yield Raw(e < 0, i if e >= 0 else ~e, nbytes, marks[phase].name, f"layer {layer}")
+
+
+def public_detail(record: Json) -> dict[str, int]:
+    """The breakdown at the peak, as ``memplan.estimate`` says."""
+    return dict(estimate_run(run_of(record)).breakdown_at_peak)
