@@ -72,3 +72,10 @@ def test_the_micro_batches_that_are_not_run_have_a_breakdown_too() -> None:
     many = memplan.estimate(**keys, gradient_accumulation_steps=5)
     assert many.breakdown_at_peak == few.breakdown_at_peak
     assert sum(many.breakdown_at_peak.values()) == many.peak_allocated_bytes
+
+
+def test_what_a_node_makes_after_it_unpacked_is_no_activation() -> None:
+    keys: dict[str, Any] = {"model": SMALL, "method": "lora", "seq_len": 8, "steps": 1}
+    run = Run.of(Workload.resolve({**keys, "activation_checkpointing": True})[0])
+    tape, _ = run.annotate(next(run.attempts()))
+    assert not [o for o in tape.origins.values() if o.op == "backward" and not o.is_backward]

@@ -77,7 +77,7 @@ class AnnotatedTape(Tape):
                 return self.here._replace(is_backward=True)
             if module.startswith(OPERATORS):
                 op, source = (op if name.startswith("<") else name), module
-            elif op:
+            elif op and module != ENGINE:
                 break
             elif module.startswith("memplan.") and not module.startswith("memplan.engine."):
                 op, source = name, module

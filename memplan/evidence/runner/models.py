@@ -42,7 +42,10 @@ def build_config(keys: Mapping[str, Any]) -> Any:
     from transformers import AutoConfig
 
     rest = dict(keys)
-    return AutoConfig.for_model(rest.pop("model_type"), **rest)
+    config = AutoConfig.for_model(rest.pop("model_type"), **rest)
+    if is_encoder_decoder(config) and getattr(config, "decoder_start_token_id", None) is None:
+        config.decoder_start_token_id = config.pad_token_id  # as the checkpoints of T5 have it
+    return config
 
 
 def auto_class(config: Any) -> Any:
