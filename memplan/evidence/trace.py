@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from memplan.allocator import build_allocator
 from memplan.allocator.blocks import Block
 from memplan.allocator.caching import DEFAULT_CONFIG, Allocator
 from memplan.allocator.config import AllocatorConfig
@@ -37,6 +38,8 @@ MODULE = "memplan:module:"
 """Metadata of what is asked for inside a module: this, and the module's qualified name."""
 BATCH_MARK = "memplan:batch"
 """Metadata of what is asked for before a step's first module runs."""
+GIVEN_BACK = ("segment_free", "segment_unmap")
+"""Events of the cache that is emptied."""
 BEFORE_TRAINING = {ADAPTER: "adapter", OPTIMIZER: "optimizer_init"}
 
 
@@ -109,13 +112,13 @@ class Counter:
             self._alloc(event["addr"], event["size"], event.get("stream", 0))
         elif action == "free_completed":
             self._free(event["addr"])
-        elif action == "segment_free":
+        elif action in GIVEN_BACK:
             for allocator in self.streams.values():
                 allocator.empty_cache()
 
     def _alloc(self, address: int, nbytes: int, stream: int) -> None:
         if stream not in self.streams:
-            self.streams[stream] = Allocator(self.config)
+            self.streams[stream] = build_allocator(self.config)
         block = self.streams[stream].malloc(nbytes)
         self.blocks[address] = self.streams[stream], block
         self.allocated_bytes += block.size * GRANULE
@@ -225,12 +228,12 @@ class Ledger:
         elif action == "annotate":
             self._claim(address, event.get("user_metadata", ""))
             return 0
-        elif action != "segment_free":
+        elif action not in GIVEN_BACK:
             return 0
         self.counter.take(event)
         if self.counter.allocated_bytes > phase.peak_bytes:
             phase.peak_bytes, phase.peak_event = self.counter.allocated_bytes, index
-        return int(action != "segment_free")
+        return int(action not in GIVEN_BACK)
 
     def _free(self, phase: Phase, address: int, index: int) -> None:
         birth = self.live.pop(address, None)

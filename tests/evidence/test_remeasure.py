@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import random
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from memplan.evidence.recording import Recording
-from memplan.evidence.runner.launch import run
-from memplan.evidence.virtual.environment import require
-from memplan.evidence.virtual.launch import environment_variables
-from memplan.hardware import load_device
-from memplan.workload import Workload
 from tests.evidence.agreement import STEP_PHASES, public_detail
 from tests.evidence.measure import COLUMNS
-from tests.evidence.record import read_records, with_config
+from tests.evidence.record import read_records
+from tests.evidence.record_breakdowns import card_of, record_on
 
 Json = dict[str, Any]
 HANDFUL = 5
@@ -27,25 +23,6 @@ RECORDS = [
     for record in read_records(Path(__file__).with_name(f"{name}.jsonl"))
     if record["error"] is None
 ]
-
-
-def measured_again(record: Json) -> Recording:
-    """The record's workload on a card like the record's."""
-    card, keys = record["device"], record["workload"]
-    device = replace(
-        load_device(keys["gpu"]),
-        title=card["name"],
-        capacity_bytes=card["total_bytes"],
-        context_bytes=card["total_bytes"] - card["free_bytes"],
-    )
-    environment = require()
-    padding = keys.get("attention_mask") == "padding"
-    return run(
-        Workload.resolve(keys)[0].to_dict(),
-        with_config(keys)["model"],
-        python=environment.python,
-        environment=environment_variables(environment, device, padding=padding),
-    )
 
 
 def columns(recording: Recording, step: int) -> dict[str, list[int]]:
@@ -61,7 +38,7 @@ def columns(recording: Recording, step: int) -> dict[str, list[int]]:
 @pytest.mark.parametrize("draw", range(HANDFUL))
 def test_every_number_is_the_recorded_one_again(draw: int) -> None:
     record = random.SystemRandom().choice(RECORDS)
-    again = measured_again(record)
+    again = record_on(card_of(record), record["workload"])
     told = f"{record['name']}: {again.refused} {again.notes}"
     assert columns(again, 0) == record["phases"], told
     for number, step in enumerate(record["steps"], 1):

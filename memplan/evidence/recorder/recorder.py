@@ -8,13 +8,14 @@ from typing import Any
 from memplan.allocator.caching import DEFAULT_CONFIG
 from memplan.allocator.config import AllocatorConfig, parse_allocator_config
 from memplan.errors import MemplanError
+from memplan.evidence.frames import op_of
 from memplan.evidence.recorder.counters import Counters
 from memplan.evidence.recorder.facts import device_facts, library_versions, parameter_facts
 from memplan.evidence.recorder.gradients import leaves, mark_gradients, owners
 from memplan.evidence.recorder.hooks import Loop
 from memplan.evidence.recorder.modules import ModuleNames
 from memplan.evidence.recording import DeviceFacts, OutOfMemory, PhaseCounters, Recording
-from memplan.evidence.trace import Ledger, Moment, Phase, breakdown, groups
+from memplan.evidence.trace import MODULE, Ledger, Moment, Phase, breakdown, groups
 from memplan.results import PeakMoment
 
 MAX_ENTRIES = 10_000_000
@@ -203,7 +204,7 @@ class Recorder:
             return None
         phase, moment = self.peak
         last = moment.last
-        where = (last.module, op_name(last)) if last is not None else ("", "")
+        where = (last.module, op_of(last.frames)) if last is not None else ("", "")
         return PeakMoment(phase.step, phase.name, *where)
 
     def _watch_backward(self, torch: Any) -> None:
@@ -235,18 +236,8 @@ class Recorder:
         return int(torch.cuda.memory_allocated())
 
 
-def op_name(birth: Any) -> str:
-    """The operator that asked for a block."""
-    from memplan.evidence.frames import op_of
-
-    return op_of(birth.frames)
-
-
 def where_stopped(events: list[Any]) -> tuple[str, str]:
     """Module and operator of the allocation that found no room."""
-    from memplan.evidence.frames import op_of
-    from memplan.evidence.trace import MODULE
-
     for event in reversed(events):
         if event["action"] == "oom":
             metadata = event.get("user_metadata", "")

@@ -6,8 +6,10 @@ refusal is a result; anything else that goes wrong ends the process with its tra
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ REFUSALS = (
     *(KeyError, AttributeError, ImportError, IndexError, ZeroDivisionError),
 )
 MAX_TEXT = 600
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def run_job(job: Json) -> Json:
@@ -59,8 +62,15 @@ def describe(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}"[:MAX_TEXT]
 
 
+def end_with_parent() -> None:
+    """End when memplan does, however it ends: a run that nobody waits for would hold the GPU."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def main() -> None:
     """Run the job of the command line."""
+    end_with_parent()
     for key, value in ENVIRONMENT.items():
         os.environ.setdefault(key, value)
     job = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
