@@ -32,10 +32,10 @@ def torchrun(words: list[str]) -> Plan:
 
 def accelerate(words: list[str]) -> Plan:
     """The plan of an ``accelerate launch`` command line."""
-    from accelerate.commands.launch import launch_command_parser
+    from accelerate.commands.launch import _validate_launch_command, launch_command_parser
     from accelerate.utils import launch
 
-    args = launch_command_parser().parse_args(words)
+    args, _, _ = _validate_launch_command(launch_command_parser().parse_args(words))
     processes = args.num_processes or 1
     prepare = launch.prepare_multi_gpu_env if processes > 1 else _simple_environment
     before = dict(os.environ)
