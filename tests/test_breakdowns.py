@@ -1,4 +1,4 @@
-"""The byte engine's breakdown against the virtual engine's, recorded: every category, to the byte."""
+"""The byte engine's breakdown against the virtual engine's, recorded: every category."""
 
 from __future__ import annotations
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 OPERATORS = ("memplan.engine.ops.", "memplan.engine.reduction")
 ENGINE = "memplan.engine.autograd"
+NODES = (ENGINE, *OPERATORS, "memplan.quantization.")
+"""Where nodes run, and where their backwards are written: what they call is their doing."""
 
 
 class Origin(NamedTuple):
@@ -69,19 +71,21 @@ class AnnotatedTape(Tape):
     def locate(self, frame: FrameType | None) -> Origin:
         """The operator that a frame works for."""
         op = source = ""
+        is_found = False
         while frame is not None:
             module, name = frame.f_globals.get("__name__", ""), frame.f_code.co_name
             if name == "workspace":
                 return self.here._replace(op=name, source=module, is_backward=False)
             if module == ENGINE and name == "step":
                 return self.here._replace(is_backward=True)
-            if module.startswith(OPERATORS):
+            if module.startswith(OPERATORS) and not is_found:
                 op, source = (op if name.startswith("<") else name), module
-            elif op and module != ENGINE:
-                break
+            elif op:
+                is_found = True
+                if not module.startswith(NODES):
+                    break
             elif module.startswith("memplan.") and not module.startswith("memplan.engine."):
-                op, source = name, module
-                break
+                op, source, is_found = name, module, True
             frame = frame.f_back
         return self.here._replace(op=op, source=source, is_backward=False)
 
