@@ -5,43 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from memplan import method_table
 from memplan.errors import ConfigError, unknown_name
+from memplan.method_table import BY_NAME
+from memplan.peft_options import PEFT_CONFIG, PEFT_SELECTORS, PEFT_WORDS
 from memplan.selectors import check_selectors
 from memplan.values import MAX_TOKENS, NO_SUCH_RUN, checked_value
-from memplan.vocabulary import (
-    METHODS,
-    METHODS_OF_PEFT,
-    PEFT_CONFIG,
-    PEFT_PROMPTS,
-    PEFT_RANKS,
-    PEFT_SELECTORS,
-    PEFT_WITHOUT_RANK,
-    PEFT_WORDS,
-)
 
 if TYPE_CHECKING:
     from memplan.workload import Workload
 
 MAX_TAKERS = 3
 LORA_FAMILY = ("lora", "dora", "rslora", "lora_fa", "adalora")
-_WITH_TARGETS = (*PEFT_RANKS, *PEFT_WITHOUT_RANK, "adaption_prompt", "llama_adapter")
-_WITH_SAVED = tuple(
-    m for m in (*PEFT_RANKS, *PEFT_WITHOUT_RANK) if m not in ("osf", "trainable_tokens")
-)
-
-# Keys that only these methods take, those that the byte engine models first; what else a method
-# has, PEFT's own words in `peft_config` say. ``prompt_tuning`` takes no modules to save here.
-METHOD_KEYS: dict[str, tuple[str, ...]] = {
-    "rank": tuple(PEFT_RANKS),
-    "alpha": (*LORA_FAMILY, "loha", "lokr", "deft", "gralora"),
-    "dropout": LORA_FAMILY,
-    "target_modules": _WITH_TARGETS,
-    "bias": LORA_FAMILY,
-    "adapter_dtype": ("lora", *(m for m in METHODS_OF_PEFT if m not in ("lora", "prompt_tuning"))),
-    "modules_to_save": _WITH_SAVED,
-    "num_virtual_tokens": PEFT_PROMPTS,
-    "peft_config": METHODS_OF_PEFT,
-}
+# Keys that only these methods take; what else a method has, PEFT's own words in `peft_config` say.
+METHOD_KEYS = {key: method_table.takers(key) for key in (*method_table.LORA, "num_virtual_tokens")}
 
 
 def settle(workload: Workload, defaults: Mapping[str, Any]) -> None:
@@ -81,8 +58,8 @@ def _check_method_keys(workload: Workload, defaults: Mapping[str, Any]) -> None:
 
 def takers(key: str) -> str:
     """The methods that take a key, in words."""
-    modelled = [m for m in METHOD_KEYS[key] if m in METHODS]
-    others = [m for m in METHOD_KEYS[key] if m not in METHODS]
+    modelled = [m for m in METHOD_KEYS[key] if BY_NAME[m].modelled]
+    others = [m for m in METHOD_KEYS[key] if not BY_NAME[m].modelled]
     if len(others) > MAX_TAKERS:
         others = [*others[:2], f"{len(others) - 2} more"]
     return " and ".join([*modelled, *others])

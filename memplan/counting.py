@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from memplan.engine.nn import Module
 from memplan.engine.tensor import Tensor, numel
+from memplan.method_table import BY_NAME
 from memplan.quantization.base import QuantizedLinear
 from memplan.results import Parameters
 
@@ -51,10 +52,13 @@ def count_parameters(model: Module) -> Parameters:
 
 
 def checkpoint_bytes(model: Module, method: str) -> int:
-    """Tensor data that ``save_pretrained`` writes: of an adapter, only what trains. [bytes]
+    """Tensor data that ``save_pretrained`` writes. [bytes]
 
-    Assumption: an adapter's file holds what trains, in its own dtype; PEFT also writes
-    embeddings that it finds resized or targeted.
+    Of the model itself, all of it; of an adapter of PEFT, what trains and what its modules save
+    beside it.
     """
-    whole = method in ("full", "frozen")
-    return sum(c.nbytes for c in count_all(model) if whole or c.trains)
+    if not BY_NAME[method].of_peft:
+        return sum(c.nbytes for c in count_all(model))
+    trained = sum(c.nbytes for c in count_all(model) if c.trains)
+    beside = (t for module in model.modules() for t in module.saved_beside())
+    return trained + sum(numel(t.shape) * t.dtype.itemsize * t.copies for t in beside)

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from memplan.errors import UnsupportedError
-from memplan.vocabulary import CHOICES, PEFT_CONFIG, PEFT_SELECTORS
+from memplan.peft_options import PEFT_CONFIG, PEFT_SELECTORS
+from memplan.vocabulary import CHOICES
 from memplan.workload import Workload
 
 

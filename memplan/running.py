@@ -17,8 +17,8 @@ from memplan.engine.steps import Steps, accumulate
 from memplan.engine.tape import Tape
 from memplan.hardware import Device, load_device
 from memplan.models.config import ModelConfig, load_model_config
+from memplan.peft_options import PEFT_SELECTORS
 from memplan.training import train
-from memplan.vocabulary import PEFT_SELECTORS
 from memplan.workload import PEFT_TARGETS, Workload
 
 FEW = 2

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from memplan.errors import unknown_name
+from memplan.method_table import ROWS
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,33 +62,6 @@ OPTIMIZERS_NOT_MODELLED = (
     "stable_adamw",
 )
 
-# The types that PEFT registers, in lower case, and the rank that each has by default, where it has
-# one. Source: huggingface/peft v0.21.2 utils/peft_types.py `PeftType`, the config class of each.
-PEFT_RANKS = {
-    **{"lora": 8, "dora": 8, "rslora": 8, "lora_fa": 8, "adalora": 12, "adamss": 100, "deft": 8},
-    **{"delora": 8, "glora": 8, "gralora": 32, "hira": 32, "hra": 8, "lily": 32, "loha": 8},
-    **{"lokr": 8, "miss": 64, "peanut": 32, "poly": 8, "psoft": 32, "pvera": 256, "randlora": 32},
-    **{"shadow": 8, "shira": 32, "tinylora": 2, "unilora": 4, "vblora": 4, "vera": 256},
-}
-PEFT_PROMPTS = (
-    *("prompt_tuning", "prefix_tuning", "p_tuning", "cartridge", "cpt"),
-    "multitask_prompt_tuning",
-)
-PEFT_WITHOUT_RANK = (
-    *("oft", "boft", "ia3", "ln_tuning", "beft", "c3a", "fourierft", "frod", "osf", "road"),
-    *("supertuning", "trainable_tokens", "waveft"),
-)
-PEFT_OTHER = ("llama_adapter", "adaption_prompt", "xlora")
-METHODS_OF_PEFT = (*PEFT_RANKS, *PEFT_PROMPTS, *PEFT_WITHOUT_RANK, *PEFT_OTHER)
-METHODS_OF_NOBODY = (  # of papers; no engine runs them yet
-    *("bottleneck_adapter", "bitfit", "llama_adapter_v2", "last_layers", "embeddings_only"),
-)
-METHODS = ("full", "lora", "prompt_tuning", "frozen")
-METHODS_NOT_MODELLED = (
-    *(name for name in METHODS_OF_PEFT if name not in METHODS),
-    *METHODS_OF_NOBODY,
-)
-
 CHOICES: dict[str, Choice] = {
     "library": Choice(("transformers",), ("litgpt", "torchtune")),
     "loop": Choice(("plain",), ("trainer",)),
@@ -98,7 +72,10 @@ CHOICES: dict[str, Choice] = {
     "autocast": Choice(
         ("none", "bfloat16", "float16"), aliases=(("bf16", "bfloat16"), ("fp16", "float16"))
     ),
-    "method": Choice(METHODS, METHODS_NOT_MODELLED),
+    "method": Choice(
+        tuple(row.name for row in ROWS if row.modelled),
+        tuple(row.name for row in ROWS if not row.modelled),
+    ),
     "bias": Choice(("none", "all", "lora_only")),
     "adapter_dtype": Choice(("float32", "base")),
     "quantization": Choice(
@@ -129,38 +106,4 @@ VERSIONS = {
     "transformers": "5.18.0",
     "peft": "0.21.2",
     "bitsandbytes": "0.50.2",
-}
-
-# Keys of PEFT configs that `peft_config` takes, with the values that move no memory or are
-# modelled. The others raise. Source: huggingface/peft v0.21.2 tuners/lora/config.py `LoraConfig`,
-# tuners/lora/layer.py `reset_lora_parameters` (in place for these values), and
-# tuners/prompt_tuning/config.py `PromptTuningConfig`.
-PEFT_CONFIG: dict[str, dict[str, tuple[object, ...]]] = {
-    "lora": {
-        "use_rslora": (False, True),
-        "init_lora_weights": (True, False, "gaussian"),
-        "fan_in_fan_out": (False,),
-        "lora_bias": (False,),
-        "use_dora": (False,),
-        "inference_mode": (False,),
-    },
-    "prompt_tuning": {
-        "prompt_tuning_init": ("RANDOM",),
-        "inference_mode": (False,),
-    },
-}
-
-# Further keys of a LoRA config that say which modules are adapted, and with which rank.
-PEFT_SELECTORS = (
-    *("layers_to_transform", "layers_pattern", "exclude_modules", "rank_pattern", "alpha_pattern"),
-)
-
-# PEFT's words for keys that a workload has a word of its own for.
-PEFT_WORDS = {
-    "r": "rank",
-    "lora_alpha": "alpha",
-    "lora_dropout": "dropout",
-    "target_modules": "target_modules",
-    "modules_to_save": "modules_to_save",
-    "num_virtual_tokens": "num_virtual_tokens",
 }

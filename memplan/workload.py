@@ -16,8 +16,8 @@ from typing import Any
 from memplan.combinations import METHOD_KEYS, settle
 from memplan.errors import ConfigError, unknown_name
 from memplan.files import read_mapping
+from memplan.method_table import BY_NAME
 from memplan.values import MESH_KEYS, checked_value
-from memplan.vocabulary import PEFT_RANKS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -233,7 +233,7 @@ def _default_rank(given: Mapping[str, Any]) -> dict[str, int]:
     if "rank" in given or not isinstance(method, str):
         return {}
     name = method.strip().lower().replace("-", "_")
-    return {"rank": PEFT_RANKS[name]} if name in PEFT_RANKS else {}
+    return {"rank": BY_NAME[name].rank} if name in BY_NAME and BY_NAME[name].rank else {}
 
 
 def _plain(value: Any) -> Any:

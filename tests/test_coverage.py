@@ -9,7 +9,8 @@ import pytest
 from memplan.combinations import METHOD_KEYS, takers
 from memplan.coverage import modelled_value, require_modelled, why_not_modelled
 from memplan.errors import ConfigError, UnsupportedError
-from memplan.vocabulary import CHOICES, METHODS_OF_PEFT, PEFT_RANKS
+from memplan.method_table import ROWS, Method
+from memplan.vocabulary import CHOICES
 from memplan.workload import Workload
 
 
@@ -38,10 +39,10 @@ def test_one_value_alone_can_be_asked_for() -> None:
         modelled_value("method", "dora")
 
 
-@pytest.mark.parametrize("method", METHODS_OF_PEFT)
-def test_a_workload_takes_every_method_of_peft(method: str) -> None:
-    workload = make(method=method)
-    assert workload.rank == PEFT_RANKS.get(method, 8)
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+def test_a_workload_takes_every_method(row: Method) -> None:
+    workload = make(method=row.name)
+    assert workload.rank == (row.rank or 8)
 
 
 def test_a_rank_that_is_given_stays() -> None:
@@ -58,4 +59,4 @@ def test_peft_s_other_words_are_its_own_business() -> None:
 def test_a_key_names_the_methods_that_take_it() -> None:
     assert takers("rank") == "lora and dora and rslora and 24 more"
     assert takers("num_virtual_tokens").startswith("prompt_tuning and ")
-    assert set().union(*METHOD_KEYS.values()) <= set(METHODS_OF_PEFT)
+    assert set().union(*METHOD_KEYS.values()) <= {row.name for row in ROWS if row.of_peft}

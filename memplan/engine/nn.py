@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from memplan.dtypes import FP32, DType
@@ -37,6 +37,13 @@ class Module:
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The computation."""
         raise NotImplementedError
+
+    def saved_beside(self) -> Iterable[Tensor]:
+        """Tensors that an adapter's checkpoint holds although they do not train.
+
+        Source: huggingface/peft v0.21.2 utils/save_and_load.py ``get_peft_model_state_dict``.
+        """
+        return ()
 
     def named_children(self) -> Iterator[tuple[str, Module]]:
         """(name, module) of the direct children; those in a list as ``name.0``, ``name.1``."""

@@ -17,6 +17,7 @@ from memplan.errors import ConfigError, UnsupportedError
 from memplan.evidence.recording import PhaseCounters, Recording
 from memplan.evidence.runner import launch
 from memplan.hardware import Device, load_device
+from memplan.method_table import ROWS
 from memplan.models.config import RawConfig, load_raw_config
 from memplan.results import (
     Deferred,
@@ -28,7 +29,6 @@ from memplan.results import (
     PeakMoment,
     PhaseMemory,
 )
-from memplan.vocabulary import METHODS_OF_NOBODY
 from memplan.workload import Workload
 
 ENDLESS_BYTES = 16 << 40
@@ -38,7 +38,7 @@ NOT_RUN: dict[str, tuple[str, ...]] = {
     "library": ("litgpt", "torchtune"),
     "loss": ("chunked", "fused_linear"),
     "kernels": ("liger",),
-    "method": METHODS_OF_NOBODY,
+    "method": tuple(row.name for row in ROWS if not (row.modelled or row.of_peft)),
     "strategy": ("ddp", "zero1", "zero2", "zero3", "fsdp2"),
     "offload": ("optimizer", "params"),
     "quantization": ("gptq-4bit", "awq-4bit", "fp8"),

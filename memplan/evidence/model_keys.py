@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from os import PathLike
 from typing import Any
 
-from memplan.vocabulary import PEFT_WORDS
+from memplan.peft_options import PEFT_WORDS
 
 
 def model_keys(model: Any) -> dict[str, Any]:

@@ -11,9 +11,9 @@ from memplan.combinations import METHOD_KEYS
 from memplan.coverage import modelled_value
 from memplan.errors import ConfigError, UnknownNameError
 from memplan.estimate import estimate
+from memplan.method_table import BY_NAME
 from memplan.results import Estimate
 from memplan.values import checked_value
-from memplan.vocabulary import METHODS
 from memplan.workload import DEFAULTS
 
 DEFAULT_METHODS = ("full", "lora", "prompt_tuning")
@@ -112,7 +112,7 @@ def _check_taken(keys: Mapping[str, Any], methods: Sequence[str]) -> None:
     for key in keys:
         takers = METHOD_KEYS.get(key, methods)
         if not set(takers) & set(methods):
-            modelled = (name for name in takers if name in METHODS)
+            modelled = (name for name in takers if BY_NAME[name].modelled)
             raise ConfigError(
                 f"{key}: none of the methods compared takes it; {' and '.join(modelled)} do."
             )

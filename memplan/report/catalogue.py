@@ -9,6 +9,7 @@ from rich.table import Table
 
 from memplan.combinations import METHOD_KEYS
 from memplan.hardware import device_names, load_device
+from memplan.method_table import BY_NAME
 from memplan.models.config import load_model_config
 from memplan.models.presets import preset_aliases, preset_names, preset_record
 from memplan.report.numbers import format_count, format_gib, format_size
@@ -16,12 +17,6 @@ from memplan.report.style import plain_table
 from memplan.vocabulary import CHOICES
 
 Rows = Sequence[Mapping[str, Any]]
-METHODS = {
-    "full": "every parameter trains",
-    "lora": "low-rank adapters beside linear layers (PEFT)",
-    "prompt_tuning": "virtual tokens before the input (PEFT)",
-    "frozen": "a forward without gradients: nothing trains",
-}
 SIZES = ("num_hidden_layers", "hidden_size", "vocab_size")
 
 
@@ -59,7 +54,7 @@ def method_rows() -> list[dict[str, Any]]:
     return [
         {
             "name": name,
-            "about": METHODS[name],
+            "about": BY_NAME[name].about,
             "keys": [key for key, methods in METHOD_KEYS.items() if name in methods],
         }
         for name in CHOICES["method"].modelled

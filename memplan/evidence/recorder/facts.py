@@ -41,12 +41,20 @@ def parameter_facts(model: Any) -> dict[str, int]:
     """
     params = list(model.parameters())
     trained = [p for p in params if p.requires_grad]
-    saved = trained if hasattr(model, "peft_config") else params
+    saved = adapter_state(model) if hasattr(model, "peft_config") else params
     return {
         "total_parameters": sum(map(elements, params)),
         "trainable_parameters": sum(map(elements, trained)),
-        "checkpoint_bytes": sum(p.numel() * p.element_size() for p in saved),
+        "checkpoint_bytes": sum(t.numel() * t.element_size() for t in saved),
     }
+
+
+def adapter_state(model: Any) -> list[Any]:
+    """The tensors that ``save_pretrained`` writes of an adapter, each storage once."""
+    from peft import get_peft_model_state_dict
+
+    state = get_peft_model_state_dict(model)
+    return list({(t.data_ptr(), t.numel()): t for t in state.values()}.values())
 
 
 def elements(parameter: Any) -> int:

@@ -10,7 +10,7 @@ import pytest
 from memplan.evidence.runner import checkpoint, methods
 from memplan.evidence.runner.__main__ import MAX_TEXT, describe
 from memplan.evidence.runner.loops import LOOPS
-from memplan.vocabulary import CHOICES, METHODS_OF_NOBODY, METHODS_OF_PEFT, OPTIMIZER_ALIASES
+from memplan.vocabulary import CHOICES, OPTIMIZER_ALIASES
 from memplan.workload import Workload
 
 
@@ -21,12 +21,6 @@ def keys(**more: Any) -> dict[str, Any]:
 def test_every_loop_of_the_vocabulary_is_run() -> None:
     choice = CHOICES["loop"]
     assert set(LOOPS) == {*choice.modelled, *choice.known}
-
-
-def test_every_method_is_peft_s_or_the_runner_s_or_nobody_s() -> None:
-    choice = CHOICES["method"]
-    own = {"full", "frozen"}
-    assert {*choice.modelled, *choice.known} == {*METHODS_OF_PEFT, *METHODS_OF_NOBODY} | own
 
 
 def test_trainer_names_are_the_aliases_reversed() -> None:
