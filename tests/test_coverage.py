@@ -57,6 +57,6 @@ def test_peft_s_other_words_are_its_own_business() -> None:
 
 
 def test_a_key_names_the_methods_that_take_it() -> None:
-    assert takers("rank") == "lora and dora and rslora and 24 more"
+    assert takers("rank") == "lora and shira and rslora and 24 more"
     assert takers("num_virtual_tokens").startswith("prompt_tuning and ")
     assert set().union(*METHOD_KEYS.values()) <= {row.name for row in ROWS if row.of_peft}
