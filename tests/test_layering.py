@@ -14,7 +14,8 @@ ROOT = Path(__file__).parents[1] / "memplan"
 # A module imports from layers before its own; within a layer, packages know nothing of each other.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
-    ("units", "dtypes", "registry", "results", "vocabulary"),
+    ("units", "dtypes", "registry", "results", "method_table", "peft_options"),
+    ("vocabulary",),
     ("files", "checks", "categories"),
     ("values", "selectors"),
     ("combinations",),
