@@ -17,6 +17,10 @@ from memplan.engine.tape import EMPTY_CACHE, OUTSIDE, PhaseMark
 from memplan.results import CATEGORIES, PeakDetail, PeakMoment
 
 LAYER = re.compile(r"(?<=layers\.)\d+")
+OF_BATCH = ("next_batch", "count_items", "count_valid", "start_total", "move_to_device")
+"""Functions of the loops that make the batch, and what they make beside it."""
+WITH_BATCH = ("optimizer_init", "forward")
+"""Phases of the training whose batch is told from the rest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +71,9 @@ class Attribution:
         phase = self.phases[bisect_right(self.ends, number)]
         death = self.deaths.get(number, len(self.tape.events))
         following = bisect_left(self.backward_work, number)
+        source = source_of(origin)
         fate = Fate(
-            source_of(origin),
+            OTHER if source == BATCH and phase.name not in WITH_BATCH else source,
             phase.name,
             survives=death >= phase.end,
             is_gradient=number in self.tape.gradients,
@@ -81,7 +86,7 @@ def source_of(origin: Origin) -> str:
     """Who asked for a block, in the words of ``categories``."""
     if origin.op == "workspace":
         return WORKSPACE
-    if origin.op == "next_batch":
+    if origin.op in OF_BATCH:
         return BATCH
     if origin.is_backward:
         return BACKWARD

@@ -13,6 +13,8 @@ WORKSPACE = "workspace"
 BATCH = "batch"
 BASE = "base"
 BACKWARD = "backward"
+BUCKETS = "buckets"
+SHARDS = "shards"
 OTHER = "other"
 
 
@@ -21,7 +23,8 @@ class Fate(NamedTuple):
 
     Attributes:
         source: Who asked: a library's ``workspace``, the ``batch`` that goes to the device, what
-            prepares the ``base`` model, a node's ``backward``, or ``other``.
+            prepares the ``base`` model, a node's ``backward``, DDP for its ``buckets`` of
+            gradients, FSDP for its ``shards`` and what it gathers of them, or ``other``.
         phase: The phase that made it.
         survives: Whether it lives at the end of that phase.
         is_gradient: Whether it became a leaf's gradient.
@@ -46,6 +49,10 @@ KEPT = {
 """Category of what outlives the phase that made it."""
 
 
+OF_PARALLEL = {BUCKETS: "gradients", SHARDS: "weights"}
+"""Category of what keeps a model on several devices, outside of the backward."""
+
+
 def category_of(fate: Fate) -> str:
     """One of ``results.CATEGORIES``, the allocator's slack apart.
 
@@ -59,6 +66,8 @@ def category_of(fate: Fate) -> str:
         return "inputs"
     if fate.phase == "backward":
         return _of_backward(fate)
+    if fate.source in OF_PARALLEL and fate.survives:
+        return OF_PARALLEL[fate.source]
     if not fate.survives:
         return "temporaries"
     if fate.phase == "adapter" and fate.source == BASE:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from memplan.engine.nn import Module
@@ -31,9 +31,17 @@ def count_all(model: Module) -> Iterator[Counted]:
     for _, owner, _, p in model.named_parameters():
         yield Counted(
             elements(owner, p) * p.copies,
-            numel(p.shape) * p.dtype.itemsize * p.copies,
+            tensor_bytes(owner, p) * p.copies,
             p.requires_grad,
         )
+
+
+def tensor_bytes(owner: Module, p: Tensor) -> int:
+    """Tensor data of a parameter; of one that wraps several tensors, of all of them. [bytes]"""
+    nbytes = numel(p.shape) * p.dtype.itemsize
+    if isinstance(owner, QuantizedLinear) and p is owner.weight:
+        nbytes += owner.wrapped_bytes
+    return nbytes
 
 
 def elements(owner: Module, p: Tensor) -> int:
@@ -54,11 +62,20 @@ def count_parameters(model: Module) -> Parameters:
 def checkpoint_bytes(model: Module, method: str) -> int:
     """Tensor data that ``save_pretrained`` writes. [bytes]
 
-    Of the model itself, all of it; of an adapter of PEFT, what trains and what its modules save
-    beside it.
+    Of the model itself, all of it; of an adapter of PEFT, what trains, but for what its modules
+    leave out, and what they save beside it.
     """
+    instead = model.saved_instead()
+    if instead is not None:
+        return instead
     if not BY_NAME[method].of_peft:
         return sum(c.nbytes for c in count_all(model))
     trained = sum(c.nbytes for c in count_all(model) if c.trains)
     beside = (t for module in model.modules() for t in module.saved_beside())
-    return trained + sum(numel(t.shape) * t.dtype.itemsize * t.copies for t in beside)
+    left_out = (t for module in model.modules() for t in module.unsaved() if t.requires_grad)
+    return trained + _nbytes(beside) - _nbytes(left_out)
+
+
+def _nbytes(tensors: Iterable[Tensor]) -> int:
+    """Of all, with the identical ones of repeated layers. [bytes]"""
+    return sum(numel(t.shape) * t.dtype.itemsize * t.copies for t in tensors)

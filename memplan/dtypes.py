@@ -29,6 +29,7 @@ class DType:
 BOOL = DType("bool", 1, 0)
 UINT8 = DType("uint8", 1, 1)
 INT8 = DType("int8", 1, 1)
+FP8 = DType("float8_e4m3fn", 1, 1)  # it is stored, and promoted with nothing
 INT32 = DType("int32", 4, 2)
 INT64 = DType("int64", 8, 3)
 BF16 = DType("bfloat16", 2, 4)
@@ -36,7 +37,7 @@ FP16 = DType("float16", 2, 4)
 FP32 = DType("float32", 4, 5)
 FP64 = DType("float64", 8, 6)
 
-DTYPES = {d.name: d for d in (BOOL, UINT8, INT8, INT32, INT64, BF16, FP16, FP32, FP64)}
+DTYPES = {d.name: d for d in (BOOL, UINT8, INT8, FP8, INT32, INT64, BF16, FP16, FP32, FP64)}
 
 
 def promote(a: DType, b: DType) -> DType:

@@ -15,6 +15,7 @@ from memplan.allocator.replay import Phase
 from memplan.attribution import Attribution, describe_peak
 from memplan.counting import checkpoint_bytes, count_parameters
 from memplan.engine.tape import PhaseMark
+from memplan.quantized_bases import is_old_bitsandbytes
 from memplan.results import (
     Deferred,
     Estimate,
@@ -26,6 +27,7 @@ from memplan.results import (
 )
 from memplan.running import Recording, Run
 from memplan.simulation import Simulation, simulate
+from memplan.trade_offs import trade_offs
 from memplan.workload import Workload, rank_warnings
 
 
@@ -73,7 +75,8 @@ def estimate_run(run: Run, assumed: tuple[str, ...] = ()) -> Estimate:
         checkpoint_bytes=checkpoint_bytes(recording.model, run.workload.method),
         gpu=gpu_fit(run, simulation, out_of_memory),
         evidence=evidence(run),
-        detail=Deferred(lambda: peak_detail(run, recording, peak)),
+        detail=Deferred(lambda: peak_detail(run, recording, peak, peak in simulation.after)),
+        costs=Deferred(lambda: trade_offs(run, recording.model)),
         warnings=rank_warnings(run.workload, run.config.linear_shapes()),
     )
 
@@ -100,7 +103,7 @@ def stop_moment(simulation: Simulation) -> PeakMoment:
 def phases(simulation: Simulation) -> Mapping[str, PhaseMemory]:
     """Every phase by name; of several with one name, the last."""
     out: dict[str, PhaseMemory] = {}
-    for p in (*simulation.before, *simulation.steps[simulation.last]):
+    for p in (*simulation.before, *simulation.steps[simulation.last], *simulation.after):
         assert isinstance(p.key, PhaseMark)
         out[p.key.name] = PhaseMemory(
             p.peak_requested_bytes,
@@ -133,6 +136,14 @@ HELD = frozenset({(8, 0), (8, 6), (8, 9), (9, 0)})
 """Compute capabilities on which recorded runs were equal to the byte (``tests/evidence``)."""
 
 
+NOTES = {
+    "muon": ("muon: AdamW (foreach) updates embeddings, lm_head and what is no matrix",),
+    "grokadamw": ("grokadamw: its states are on the host, which no total here counts",),
+    "apollo_adamw": ("apollo_adamw: norms are taken to grow; where none does, a number is less",),
+}
+"""What to know of an optimizer."""
+
+
 def evidence(run: Run) -> Evidence:
     """How far the numbers can be trusted, and what was assumed."""
     capability = run.device.compute_capability
@@ -141,7 +152,8 @@ def evidence(run: Run) -> Evidence:
         notes.append("cuDNN's attention, which torch may prefer here, is taken as switched off")
     if run.workload.optimizer.startswith("paged_"):
         notes.append("large optimizer states are in managed memory, which no total here counts")
-    reasons = list(why_modelled(run.workload.quantization, capability))
+    notes += NOTES.get(run.workload.optimizer, ())
+    reasons = [*why_modelled(run.workload.quantization, capability), *why_old(run.workload)]
     return Evidence("modelled" if reasons else "exact", (*notes, *reasons))
 
 
@@ -149,15 +161,34 @@ def why_modelled(quantization: str, capability: tuple[int, int]) -> Iterator[str
     """What keeps an estimate from being exact."""
     if quantization == "int8":
         yield "int8: activations are taken to have no outlier columns; their values decide that"
+    if quantization.startswith("hqq"):
+        yield "hqq: while loading, the search for zero points is taken to turn once; values decide"
     if capability not in HELD:
         name = ".".join(map(str, capability))
         yield f"kernels of compute capability {name} are taken from sources; no run is recorded"
 
 
-def peak_detail(run: Run, recording: Recording, peak: Phase) -> PeakDetail:
-    """Play the run again, annotated, and look at the moment of the peak."""
+def why_old(workload: Workload) -> Iterator[str]:
+    """What an old release keeps an estimate from being."""
+    if is_old_bitsandbytes(workload) and workload.is_quantized:
+        version = workload.versions["bitsandbytes"]
+        yield (
+            f"4-bit layers of bitsandbytes {version} are taken from its source, under today's "
+            "other libraries; no run is recorded"
+        )
+
+
+def peak_detail(run: Run, recording: Recording, peak: Phase, is_after: bool) -> PeakDetail:
+    """Play the run again, annotated, and look at the moment of the peak.
+
+    Args:
+        run: The run.
+        recording: What it left.
+        peak: The phase of the peak.
+        is_after: Whether that is after the last step.
+    """
     tape, stream = run.annotate(recording.attempt)
     assert isinstance(peak.key, PhaseMark)
-    event = recording.steps.origin(peak.peak_event)
+    event = peak.peak_event if is_after else recording.steps.origin(peak.peak_event)
     attribution = Attribution(tape, stream)
     return describe_peak(attribution, event, peak.key, peak.peak_allocated_bytes)

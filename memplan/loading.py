@@ -8,10 +8,11 @@ Source: huggingface/transformers v5.18.0 modeling_utils.py, core_model_loading.p
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
-from memplan.engine.nn import Module
+from memplan.engine.nn import Linear, Module
 from memplan.engine.state import S
 from memplan.engine.tape import OUTSIDE
 from memplan.engine.tensor import Storage, Tensor, numel
@@ -24,17 +25,28 @@ WARMUP_MARGIN = 1.2 * GIB
 """What the warm-up leaves free of a device. [bytes]"""
 
 
-def load(model: Module, quantization: str = "none", total_memory: int | None = None) -> None:
+def load(
+    model: Module,
+    quantization: str = "none",
+    total_memory: int | None = None,
+    versions: Mapping[str, str] = MappingProxyType({}),
+) -> None:
     """Give a model that was built on the meta device its memory, as ``from_pretrained`` does.
 
     Args:
         model: The model; its linear layers are replaced if they are quantised.
         quantization: The workload's key.
         total_memory: What the device says it has. [bytes]
+        versions: Libraries that are not of today.
     """
     if quantization != "none":
-        replace_linears(model, quantization)
-    load_pretrained(model, total_memory)
+        replace_linears(model, quantization, versions.get("bitsandbytes", ""))
+    if quantization.startswith("hqq"):
+        load_from_host(model)
+    elif getattr(model, "release", None) is not None:
+        load_pretrained_v4(model, total_memory, is_quantized=quantization != "none")
+    else:
+        load_pretrained(model, total_memory)
 
 
 class Entry(NamedTuple):
@@ -54,8 +66,27 @@ class Entry(NamedTuple):
         """What all its copies count in the warm-up. [bits]"""
         if self.is_quantized:
             assert isinstance(self.owner, QuantizedLinear)
-            return self.owner.num_elements * self.owner.bits * self.tensor.copies
+            return self.owner.num_elements * self.owner.warmup_bits * self.tensor.copies
         return 8 * numel(self.tensor.shape) * self.tensor.dtype.itemsize * self.tensor.copies
+
+    @property
+    def full_bytes(self) -> int:
+        """What all its copies take before they are packed. [bytes]"""
+        if self.is_quantized:
+            assert isinstance(self.owner, QuantizedLinear)
+            return self.owner.num_elements * self.owner.weight_dtype.itemsize * self.tensor.copies
+        return numel(self.tensor.shape) * self.tensor.dtype.itemsize * self.tensor.copies
+
+    def load_v4(self) -> None:
+        """As ``load``; what bitsandbytes packs to four bits was moved to the device before."""
+        S.tape.enter(self.tensor.layer)
+        moved = None
+        if self.is_quantized:
+            assert isinstance(self.owner, QuantizedLinear)
+            if self.owner.bits == 4:
+                moved = Storage(self.owner.num_elements * self.owner.weight_dtype.itemsize)
+        self.load()
+        del moved
 
     def load(self) -> None:
         """Allocate it, as its layer's."""
@@ -119,3 +150,59 @@ def warm_up(checkpoint: list[Entry], total_memory: int | None) -> None:
 def natural_key(name: str) -> list[tuple[int, int | str]]:
     """``dot_natural_key``: numbers by value and before words."""
     return [(0, int(part)) if part.isdigit() else (1, part) for part in name.split(".")]
+
+
+def load_pretrained_v4(model: Module, total_memory: int | None, *, is_quantized: bool) -> None:
+    """``from_pretrained`` of transformers v4.57: one by one, in the order of the names.
+
+    The warm-up leaves out what could be tied, tied or not; of a quantised model it takes half.
+
+    Source: huggingface/transformers v4.57.6 modeling_utils.py ``caching_allocator_warmup``,
+    ``_load_state_dict_into_meta_model``; safetensors: a file's keys are sorted.
+    """
+    checkpoint = sorted(entries(model), key=lambda e: e.name)
+    counted = [e for e in checkpoint if e.name != "lm_head.weight"]
+    byte_count = sum(e.full_bytes for e in counted)
+    if total_memory is not None:
+        byte_count = min(byte_count, max(0, int(total_memory - WARMUP_MARGIN)))
+    Storage(byte_count // (4 if is_quantized else 2) * 2)
+    for entry in checkpoint:
+        entry.load_v4()
+    S.tape.enter(OUTSIDE)
+    for module in model.modules():
+        if isinstance(module, RotaryEmbedding):
+            module.materialize()
+
+
+def load_from_host(model: Module) -> None:
+    """What hqq does to a model on the host: all that is not linear goes to the device first.
+
+    The rotary buffers go there in the dtype of computing.
+
+    Source: hqq 0.2.8 models/base.py ``BasePatch.patch_model``.
+    """
+    modules = [m for m in model.modules() if next(m.named_children(), None) is None]
+    for module in modules:
+        if isinstance(module, RotaryEmbedding):
+            module.buffer_dtype = next(model.parameters()).dtype
+            module.materialize()
+        elif not isinstance(module, Linear):
+            bring(module)
+    S.tape.enter(OUTSIDE)
+    S.tape.empty_cache()
+    for module in modules:
+        if isinstance(module, QuantizedLinear):
+            S.tape.enter(module.weight.layer)
+            module.load_weight()
+        elif isinstance(module, Linear):
+            bring(module)
+    S.tape.enter(OUTSIDE)
+    S.tape.empty_cache()
+
+
+def bring(module: Module) -> None:
+    """``module.to(device)``; a parameter that another module brought is there already."""
+    for p in vars(module).values():
+        if isinstance(p, Tensor) and p.storage is None:
+            S.tape.enter(p.layer)
+            materialize(p)

@@ -13,14 +13,16 @@ from dataclasses import dataclass
 
 FULL, SELECTIVE, ADDITIVE = "full", "selective", "additive"
 REPARAMETERISATION = "reparameterisation"
+FAMILIES = (FULL, SELECTIVE, REPARAMETERISATION, ADDITIVE)
 LORA = (
     *("rank", "alpha", "dropout", "target_modules", "bias", "adapter_dtype", "modules_to_save"),
-    "peft_config",
+    *("adapters", "peft_config"),
 )
 RANKED = ("rank", "target_modules", "adapter_dtype", "modules_to_save", "peft_config")
 SCALED = ("rank", "alpha", *RANKED[1:])
 UNRANKED = RANKED[1:]
 NOTHING_SAVED = ("target_modules", "adapter_dtype", "peft_config")
+CHOSEN = ("num_trainable_layers", "trainable")
 PROMPT = ("num_virtual_tokens", "adapter_dtype", "peft_config")
 
 
@@ -87,77 +89,105 @@ def _prompt(name: str, about: str, paper: str = "", *, modelled: bool = False) -
 
 
 ROWS = (
-    _own("full", FULL, "every parameter trains", modelled=True),
+    Method(
+        *("full", FULL, "every parameter trains", ("trainable",)),
+        merges=True,
+        modelled=True,
+        of_peft=False,
+    ),
     _own("frozen", FULL, "a forward without gradients: nothing trains", modelled=True),
     # Selective: some of the model's own parameters train.
-    _own("bitfit", SELECTIVE, "the biases", "2106.10199"),
+    _own("bitfit", SELECTIVE, "the biases", "2106.10199", modelled=True),
     Method(
         *("ln_tuning", SELECTIVE, "the norms", UNRANKED, 0, "2312.11420"),
         merges=True,
+        modelled=True,
     ),
-    _own("last_layers", SELECTIVE, "the last decoder layers"),
-    _own("embeddings_only", SELECTIVE, "the token embeddings"),
+    Method(
+        *("last_layers", SELECTIVE, "the last decoder layers, the final norm and the head"),
+        *(("num_trainable_layers",), 0, "1911.03090"),
+        merges=True,
+        modelled=True,
+        of_peft=False,
+    ),
+    _own("embeddings_only", SELECTIVE, "the token embeddings", modelled=True),
     Method(
         "trainable_tokens",
         SELECTIVE,
         "the embeddings of some tokens",
         NOTHING_SAVED,
         merges=True,
+        modelled=True,
     ),
-    _plain("beft", "biases of the value projections"),
+    _plain("beft", "biases of the value projections", "2509.15974", modelled=True),
     Method("osf", SELECTIVE, "the small singular directions", NOTHING_SAVED, 0, "2504.07097", True),
     _ranked("shira", 32, "a sparse set of the weights", "2406.13175"),
     # Reparameterisation: a small update of the weights.
     _lora("lora", "low-rank matrices beside linear layers", "2106.09685", modelled=True),
-    _lora("rslora", "LoRA scaled by the root of its rank", "2312.03732"),
-    _lora("dora", "LoRA and a magnitude for each output", "2402.09353"),
-    _lora("lora_fa", "LoRA with A frozen, and an optimizer of its own", "2308.03303"),
-    _lora("adalora", "LoRA as an SVD whose ranks are pruned", "2303.10512", rank=12),
-    _scaled("loha", 8, "a product of two low-rank matrices", "2108.06098"),
-    _scaled("lokr", 8, "a Kronecker product of small matrices", "2309.14859"),
-    _ranked("vera", 256, "vectors between shared random matrices", "2310.11454"),
-    _ranked("pvera", 256, "VeRA, drawn from a distribution"),
-    _plain("oft", "an orthogonal rotation of the inputs", "2306.07280"),
+    _lora("rslora", "LoRA scaled by the root of its rank", "2312.03732", modelled=True),
+    _lora("dora", "LoRA and a magnitude for each output", "2402.09353", modelled=True),
+    _lora(
+        "lora_fa", "LoRA with A frozen, and an optimizer of its own", "2308.03303", modelled=True
+    ),
+    _lora("adalora", "LoRA as an SVD whose ranks are pruned", "2303.10512", rank=12, modelled=True),
+    _scaled("loha", 8, "a product of two low-rank matrices", "2108.06098", modelled=True),
+    _scaled("lokr", 8, "a Kronecker product of small matrices", "2309.14859", modelled=True),
+    _ranked("vera", 256, "vectors between shared random matrices", "2310.11454", modelled=True),
+    _ranked("pvera", 256, "VeRA, drawn from a distribution", modelled=True),
+    _plain("oft", "an orthogonal rotation of the inputs", "2306.07280", modelled=True),
     _plain("boft", "a butterfly of small rotations", "2311.06243"),
-    _ranked("hra", 8, "Householder reflections", "2405.17484"),
-    _ranked("miss", 64, "one shared matrix added to shards", "2409.15371"),
-    _ranked("randlora", 32, "scaled sums of random matrices", "2502.00987"),
-    _ranked("vblora", 4, "LoRA of vectors from a shared bank", "2405.15179"),
-    _ranked("delora", 8, "LoRA of a bounded norm", "2503.18225"),
-    _scaled("gralora", 32, "LoRA on blocks of the weight", "2505.20355"),
-    _scaled("deft", 8, "a projection and a low-rank update"),
-    _ranked("hira", 32, "a low-rank factor times the weight"),
-    _ranked("lily", 32, "LoRA whose matrices layers share"),
-    _ranked("glora", 8, "LoRA of weights, biases and inputs", "2306.07967"),
+    _ranked("hra", 8, "Householder reflections", "2405.17484", modelled=True),
+    _ranked("miss", 64, "one shared matrix added to shards", "2409.15371", modelled=True),
+    _ranked("randlora", 32, "scaled sums of random matrices", "2502.00987", modelled=True),
+    _ranked("vblora", 4, "LoRA of vectors from a shared bank", "2405.15179", modelled=True),
+    _ranked("delora", 8, "LoRA of a bounded norm", "2503.18225", modelled=True),
+    _scaled("gralora", 32, "LoRA on blocks of the weight", "2505.20355", modelled=True),
+    _scaled("deft", 8, "a projection and a low-rank update", modelled=True),
+    _ranked("hira", 32, "a low-rank factor times the weight", modelled=True),
+    _ranked("lily", 32, "LoRA whose matrices layers share", modelled=True),
+    _ranked("glora", 8, "LoRA of weights, biases and inputs", "2306.07967", modelled=True),
     _ranked("adamss", 100, "subspaces of the weight's SVD"),
-    _ranked("peanut", 32, "a network that makes the update"),
-    _ranked("psoft", 32, "a rotation in the main subspace"),
+    _ranked("peanut", 32, "a network that makes the update", modelled=True),
+    _ranked("psoft", 32, "a rotation in the main subspace", modelled=True),
     _ranked("shadow", 8, "a small model beside the layers"),
-    _ranked("tinylora", 2, "a few numbers on the weight's SVD"),
+    _ranked("tinylora", 2, "a few numbers on the weight's SVD", modelled=True),
     _ranked("unilora", 4, "LoRA from one shared vector"),
     Method("poly", REPARAMETERISATION, "a mixture of LoRAs", RANKED, 8, "2202.13914"),
     _plain("c3a", "circular convolutions", "2407.19342"),
     _plain("fourierft", "Fourier coefficients of the update", "2405.03003"),
     _plain("waveft", "wavelet coefficients of the update", "2505.12532"),
     _plain("frod", "a sparse update in a shared basis"),
-    _plain("road", "rotations of pairs of outputs", "2409.00119"),
+    _plain("road", "rotations of pairs of outputs", "2409.00119", modelled=True),
     _plain("supertuning", "some of the weights, chosen"),
     # Additive: new modules or new tokens.
-    Method("ia3", ADDITIVE, "vectors that scale activations", UNRANKED, 0, "2205.05638", True),
-    _added("bottleneck_adapter", "small networks within each layer", "1902.00751"),
-    Method("llama_adapter", ADDITIVE, "gated prompts", NOTHING_SAVED, 0, "2303.16199"),
-    Method("adaption_prompt", ADDITIVE, "PEFT's name for it", NOTHING_SAVED, 0, "2303.16199"),
+    Method(
+        "ia3", ADDITIVE, "vectors that scale activations", UNRANKED, 0, "2205.05638", True, True
+    ),
+    Method(
+        *("bottleneck_adapter", ADDITIVE, "small networks within each layer"),
+        *(("adapter_dtype", "peft_config"), 0, "1902.00751"),
+        modelled=True,
+        of_peft=False,
+    ),
+    Method(
+        *("llama_adapter", ADDITIVE, "gated prompts", NOTHING_SAVED, 0, "2303.16199"),
+        modelled=True,
+    ),
+    Method(
+        *("adaption_prompt", ADDITIVE, "PEFT's name for it", NOTHING_SAVED, 0, "2303.16199"),
+        modelled=True,
+    ),
     _added("llama_adapter_v2", "norms, biases and early prompts", "2304.15010"),
     Method(
         *("prompt_tuning", ADDITIVE, "virtual tokens before the input"),
         *(("num_virtual_tokens", "peft_config"), 0, "2104.08691"),
         modelled=True,
     ),
-    _prompt("prefix_tuning", "keys and values before each layer's", "2101.00190"),
-    _prompt("p_tuning", "virtual tokens from an encoder", "2103.10385"),
+    _prompt("prefix_tuning", "keys and values before each layer's", "2101.00190", modelled=True),
+    _prompt("p_tuning", "virtual tokens from an encoder", "2103.10385", modelled=True),
     _prompt("multitask_prompt_tuning", "virtual tokens of several tasks", "2303.02861"),
     _prompt("cpt", "the tokens of examples", "2410.17222"),
-    _prompt("cartridge", "a cache of keys and values"),
+    _prompt("cartridge", "a cache of keys and values", modelled=True),
     Method(
         "xlora",
         ADDITIVE,

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from threading import Lock
-from typing import Any
+from typing import Any, Generic, TypeVar
 
+T = TypeVar("T")
 SCHEMA = "memplan.estimate/1"
 CATEGORIES = (
     "weights",
@@ -27,7 +28,7 @@ class PeakMoment:
 
     Attributes:
         step: Training step, counted from 1; 0 is before the first.
-        phase: ``forward``, ``backward``, ``optimizer_step`` or ``zero_grad``.
+        phase: ``forward``, ``backward``, ``optimizer_step``, ``zero_grad``, ``eval`` or ``save``.
         module: Qualified name of the module that asked for the block, empty outside of modules.
         op: The operator that asked for it.
     """
@@ -61,6 +62,28 @@ class Parameters:
     def trainable_fraction(self) -> float:
         """Share of the parameters that train."""
         return self.trainable / self.total if self.total else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class TradeOffs:
+    """What a method costs and gives beside memory.
+
+    Attributes:
+        merges: Whether what was trained can be merged into the base, after which inference costs
+            nothing more.
+        context_tokens: Virtual tokens that take their place in the context. [tokens]
+        inference_parameters: What is there beside the base's own, unmerged. [elements]
+        inference_flops_share: What a forward computes more, unmerged, as a share of the base's.
+        training_flops: Forward and backward of one micro batch. [FLOPs]
+        training_flops_share: The same, as a share of what full fine-tuning computes.
+    """
+
+    merges: bool
+    context_tokens: int
+    inference_parameters: int
+    inference_flops_share: float
+    training_flops: float
+    training_flops_share: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,20 +124,24 @@ class PeakDetail:
     breakdown_at_peak: Mapping[str, int]
 
 
-class Deferred:
-    """A detail that is worked out when it is first asked for: naming blocks takes a second run."""
+class Deferred(Generic[T]):
+    """A detail that is worked out when it is first asked for, as it takes a run of its own."""
 
-    def __init__(self, work_out: Callable[[], PeakDetail]) -> None:
+    def __init__(self, work_out: Callable[[], T]) -> None:
         self._work_out = work_out
         self._lock = Lock()
-        self._value: PeakDetail | None = None
+        self._value: T | None = None
 
-    def __call__(self) -> PeakDetail:
+    def __call__(self) -> T:
         """The detail, worked out once."""
         with self._lock:
             if self._value is None:
                 self._value = self._work_out()
             return self._value
+
+
+def _untold() -> None:
+    """The trade-offs of a run whose FLOPs nobody counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +162,7 @@ class Estimate:
         evidence: How far this can be trusted.
         warnings: What a user should know.
         detail: Works out ``peak`` and ``breakdown_at_peak``.
+        costs: Works out ``trade_offs``.
     """
 
     workload: Mapping[str, Any]
@@ -150,12 +178,18 @@ class Estimate:
     evidence: Evidence
     detail: Callable[[], PeakDetail] = field(compare=False, repr=False)
     warnings: tuple[str, ...] = ()
+    costs: Callable[[], TradeOffs | None] = field(default=_untold, compare=False, repr=False)
     schema: str = field(default=SCHEMA)
 
     @property
     def peak(self) -> PeakMoment:
         """Where in the run the allocated peak stands."""
         return self.detail().peak
+
+    @property
+    def trade_offs(self) -> TradeOffs | None:
+        """What the method costs beside memory; the virtual engine counts no FLOPs and has none."""
+        return self.costs()
 
     @property
     def breakdown_at_peak(self) -> Mapping[str, int]:

@@ -16,13 +16,17 @@ from memplan.engine.state import run
 from memplan.engine.steps import Steps, accumulate
 from memplan.engine.tape import Tape
 from memplan.hardware import Device, load_device
+from memplan.lora_options import LORA_METHODS
 from memplan.models.config import ModelConfig, load_model_config
+from memplan.optimizers.schedule_free import RECTIFIED_FROM
 from memplan.peft_options import PEFT_SELECTORS
 from memplan.training import train
 from memplan.workload import PEFT_TARGETS, Workload
 
 FEW = 2
 """Steps that are run: the first makes the optimizer's states, the second is like the others."""
+ALIKE_AFTER = {"schedule_free_radam": RECTIFIED_FROM + 1}
+"""Optimizers whose steps change later on: how many are run; those after the last are like it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +76,7 @@ class Run:
     def resolved(self) -> dict[str, Any]:
         """The workload's keys; an alias of a model and PEFT's own targets written out."""
         keys = self.workload.to_dict()
-        if self.workload.method == "lora":
+        if self.workload.method in LORA_METHODS:
             keys["target_modules"] = keys["target_modules"] or list(PEFT_TARGETS)
         if isinstance(self.workload.model, str):
             keys["model"] = self.config.name
@@ -94,7 +98,8 @@ class Run:
         if Depth.representative(total).extra and is_uniform(self.workload, self.config):
             depths.insert(0, Depth.representative(total))
         for depth in depths:
-            yield Attempt(depth, min(FEW, steps), min(FEW, micro_steps))
+            few = ALIKE_AFTER.get(self.workload.optimizer, FEW)
+            yield Attempt(depth, min(few, steps), min(FEW, micro_steps))
             if max(steps, micro_steps) > FEW:
                 yield Attempt(depth, steps, micro_steps)
 
@@ -149,10 +154,30 @@ NAMES = [
 ]
 
 
+BY_DEPTH = (
+    *("last_layers", "llama_adapter", "adaption_prompt", "prefix_tuning", "cartridge"),
+    *("lily", "tinylora", "vblora"),
+)
+"""Methods that tell decoder layers apart, or that make something for all of them at once."""
+
+
+NORMS = (
+    *("input_layernorm", "post_attention_layernorm"),
+    *("self_attn.q_norm", "self_attn.k_norm"),
+)
+
+
 def is_uniform(workload: Workload, config: ModelConfig) -> bool:
     """Whether every decoder layer is built and adapted like every other."""
-    selects = any(workload.peft_config.get(key) is not None for key in PEFT_SELECTORS)
-    if selects or len(set(config.layer_types)) > 1:
+    keys = (*PEFT_SELECTORS, "feedforward_modules")
+    if workload.kernels == "liger":  # gradients are written over what other layers left
+        return False
+    selects = any(workload.peft_config.get(key) is not None for key in keys)
+    if selects or len(set(config.layer_types)) > 1 or workload.method in BY_DEPTH:
+        return False
+    if workload.quantization.startswith("hqq"):  # it empties the cache within a layer
+        return False
+    if not all(finds_in_every_layer(p, config.num_hidden_layers) for p in workload.trainable):
         return False
     targets = workload.target_modules
     named = (*(() if isinstance(targets, str) else targets or ()), *workload.modules_to_save)
@@ -163,10 +188,24 @@ def is_uniform(workload: Workload, config: ModelConfig) -> bool:
     return targets == "all-linear" or matches_every_layer(targets, config.num_hidden_layers)
 
 
+def finds_in_every_layer(pattern: str, layers: int) -> bool:
+    """Whether a pattern that is searched for is found in the same parameters of each layer.
+
+    A pattern may tell layers apart without naming a number: one or two digits.
+    """
+    search = re.compile(pattern).search
+    names = [f"{name}.{kind}" for name in (*NAMES, *NORMS) for kind in ("weight", "bias")]
+    found = {
+        tuple(bool(search(f"model.layers.{i}.{name}")) for name in names) for i in range(layers)
+    }
+    return len(found) == 1
+
+
 def matches_every_layer(pattern: str, layers: int) -> bool:
     """Whether a pattern that PEFT matches in full takes the same modules of each layer."""
     match = re.compile(pattern).fullmatch
+    names = (*NAMES, *NORMS)
     taken = {
-        tuple(bool(match(f"model.layers.{i}.{name}")) for name in NAMES) for i in range(layers)
+        tuple(bool(match(f"model.layers.{i}.{name}")) for name in names) for i in range(layers)
     }
     return len(taken) == 1

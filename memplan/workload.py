@@ -16,8 +16,9 @@ from typing import Any
 from memplan.combinations import METHOD_KEYS, settle
 from memplan.errors import ConfigError, unknown_name
 from memplan.files import read_mapping
+from memplan.lora_options import LORA_METHODS
 from memplan.method_table import BY_NAME
-from memplan.values import MESH_KEYS, checked_value
+from memplan.values import EVAL_KEYS, MESH_KEYS, checked_value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +29,8 @@ class Workload:
         model: Preset, alias, path to a ``config.json`` or checkpoint folder, or a mapping with
             Hugging Face config keys.
         library: Whose modelling code is mirrored.
-        loop: ``plain``: forward, loss, backward, step; ``trainer``: transformers' Trainer.
+        loop: ``trainer``: transformers' Trainer; ``plain``: forward, loss, backward, step. By
+            default the Trainer, and the plain loop for what the Trainer does not run.
         dtype: Dtype in which the weights are loaded.
         autocast: Dtype of ``torch.autocast`` around the forward; ``float16`` adds a GradScaler.
         method: What trains.
@@ -41,11 +43,18 @@ class Workload:
         bias: Which biases LoRA trains.
         adapter_dtype: ``float32``: 16-bit adapters are cast up, as PEFT does by default;
             ``base``: they keep the base's dtype (``autocast_adapter_dtype=False``).
+        adapters: LoRA adapters that are loaded; the first of them trains.
         num_virtual_tokens: Length of a soft prompt. [tokens]
-        peft_config: Further keys of the PEFT config.
-        quantization: How bitsandbytes stores the frozen linear layers.
+        num_trainable_layers: How many of the last decoder layers ``last_layers`` trains.
+        trainable: Regular expressions; with the method ``full``, the parameters in whose
+            qualified name one of them is found train, and the others are frozen.
+        peft_config: Further keys of the PEFT config; of bottleneck_adapter, those of the adapters
+            library: ``config`` (seq_bn, double_seq_bn or par_bn), ``reduction_factor``.
+        quantization: How the frozen linear layers are stored, and by whose library; ``-g64``: with
+            a scale for as many elements.
         prepare_kbit: Whether ``prepare_model_for_kbit_training`` runs on a quantised model.
         optimizer: Optimizer and implementation.
+        optim_args: The optimizer's own arguments that move memory, as TrainingArguments takes them.
         micro_batch_size: Sequences per forward.
         seq_len: Length of each sequence after padding. [tokens]
         gradient_accumulation_steps: Forwards and backwards per optimizer step.
@@ -59,6 +68,12 @@ class Workload:
         use_cache: transformers' ``config.use_cache`` in training.
         versions: Library versions, where behaviour differs.
         steps: Optimizer steps that are run; the peaks are over all of them.
+        eval: What the Trainer evaluates after the last step: the ``loss``, or the ``predictions``
+            too, which ``compute_metrics`` is given.
+        eval_batches: Batches that it evaluates.
+        eval_micro_batch_size: Sequences per forward there (HF: ``per_device_eval_batch_size``).
+        eval_accumulation_steps: Batches after which predictions go to the host; 0 is at the end.
+        save: Whether the Trainer writes a checkpoint after the last step.
         strategy: How the run is spread over devices.
         dp_size: Data parallel size.
         tp_size: Tensor parallel size.
@@ -71,7 +86,7 @@ class Workload:
 
     model: str | Mapping[str, Any]
     library: str = "transformers"
-    loop: str = "plain"
+    loop: str | None = None
     dtype: str = "bfloat16"
     autocast: str = "none"
     method: str = "full"
@@ -82,11 +97,15 @@ class Workload:
     modules_to_save: tuple[str, ...] = ()
     bias: str = "none"
     adapter_dtype: str = "float32"
+    adapters: int = 1
     num_virtual_tokens: int = 20
+    num_trainable_layers: int = 2
+    trainable: tuple[str, ...] = ()
     peft_config: Mapping[str, Any] = field(default_factory=dict)
     quantization: str = "none"
     prepare_kbit: bool = True
     optimizer: str = "adamw_fused"
+    optim_args: Mapping[str, Any] = field(default_factory=dict)
     micro_batch_size: int = 1
     seq_len: int = 2048
     gradient_accumulation_steps: int = 1
@@ -100,6 +119,11 @@ class Workload:
     use_cache: bool = False
     versions: Mapping[str, str] = field(default_factory=dict)
     steps: int = 3
+    eval: str = "none"
+    eval_batches: int = 10
+    eval_micro_batch_size: int = 8
+    eval_accumulation_steps: int = 0
+    save: bool = False
     strategy: str = "single"
     dp_size: int = 1
     tp_size: int = 1
@@ -167,7 +191,7 @@ Source: huggingface/peft v0.21.2 ``utils/constants.py``
 """
 KEYS = tuple(f.name for f in fields(Workload))
 DEFAULTS: dict[str, Any] = {
-    f.name: {} if f.name in ("peft_config", "versions") else f.default
+    f.name: {} if f.name in ("peft_config", "optim_args", "versions") else f.default
     for f in fields(Workload)
     if f.name != "model"
 }
@@ -194,7 +218,7 @@ def rank_warnings(workload: Workload, shapes: Mapping[str, tuple[int, int]]) -> 
         workload: The workload.
         shapes: (out_features, in_features) of each kind of linear layer.
     """
-    if workload.method != "lora":
+    if workload.method not in LORA_METHODS:
         return ()
     low = [n for n in shapes if workload.rank > min(shapes[n]) and _adapts(workload, n)]
     if not low:
@@ -219,11 +243,12 @@ def _adapts(workload: Workload, name: str) -> bool:
 def _without_effect(workload: Workload) -> set[str]:
     """Keys that change nothing in this workload, so that a default there is no assumption."""
     idle = {key for key, methods in METHOD_KEYS.items() if workload.method not in methods}
-    idle |= {*MESH_KEYS, "offload", "peft_config", "versions"}
+    idle |= {*MESH_KEYS, "offload", "optim_args", "peft_config", "trainable", "versions"}
     if not workload.is_quantized:
         idle.add("prepare_kbit")
     if workload.method == "frozen":
         idle |= {"optimizer", "max_grad_norm"}
+    idle |= {key for key in EVAL_KEYS if workload.eval == "none"} | {"eval", "save"}
     return idle
 
 

@@ -40,7 +40,9 @@ def test_categories_sum_to_the_peak(keys: dict[str, Any]) -> None:
 
 
 def test_full_fine_tuning_keeps_weights_gradients_and_two_states() -> None:
-    e = memplan.estimate(model=SMALL, method="full", seq_len=1, optimizer="adamw_foreach")
+    e = memplan.estimate(
+        model=SMALL, method="full", loop="plain", seq_len=1, optimizer="adamw_foreach"
+    )
     weights = e.parameters.total * 2
     buffers = 2 * 16 * 4  # inv_freq and original_inv_freq: head_dim / 2 in float32
     assert e.peak.phase == "optimizer_step"
@@ -67,7 +69,8 @@ def test_the_module_at_the_peak_is_of_the_full_model() -> None:
 
 
 def test_the_micro_batches_that_are_not_run_have_a_breakdown_too() -> None:
-    keys: dict[str, Any] = {"model": SMALL, "method": "lora", "seq_len": 8, "optimizer": "sgd"}
+    keys: dict[str, Any] = {"model": SMALL, "method": "lora", "loop": "plain", "seq_len": 8}
+    keys["optimizer"] = "sgd"
     few = memplan.estimate(**keys, gradient_accumulation_steps=2)
     many = memplan.estimate(**keys, gradient_accumulation_steps=5)
     assert many.breakdown_at_peak == few.breakdown_at_peak
@@ -75,7 +78,8 @@ def test_the_micro_batches_that_are_not_run_have_a_breakdown_too() -> None:
 
 
 def test_what_a_node_makes_after_it_unpacked_is_no_activation() -> None:
-    keys: dict[str, Any] = {"model": SMALL, "method": "lora", "seq_len": 8, "steps": 1}
+    keys: dict[str, Any] = {"model": SMALL, "method": "lora", "loop": "plain", "steps": 1}
+    keys["seq_len"] = 8
     run = Run.of(Workload.resolve({**keys, "activation_checkpointing": True})[0])
     tape, _ = run.annotate(next(run.attempts()))
     assert not [o for o in tape.origins.values() if o.op == "backward" and not o.is_backward]

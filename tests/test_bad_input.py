@@ -28,6 +28,7 @@ LLAMA: dict[str, Any] = {
     "vocab_size": 100,
 }
 LORA: dict[str, Any] = {"model": "7b", "method": "lora"}
+APOLLO = {"model": "7b", "optimizer": "apollo_adamw"}
 
 
 def refused(call: Any, *args: Any) -> str:
@@ -53,8 +54,10 @@ WORKLOADS: list[tuple[dict[str, Any], str]] = [
     ({"model": "7b", "method": 3}, "method: expected a name"),
     ({"model": "7b", "optimizer": "adamw_torc"}, "Did you mean 'adamw_torch'"),
     ({"model": "7b", "quantization": "nf5"}, "Did you mean"),
-    ({"model": "7b", "dp_size": 2}, "dp_size: only 1"),
-    ({"model": "7b", "versions": {"bitsandbytes": "0.42"}}, "bitsandbytes 0.42 is not modelled"),
+    ({"model": "7b", "strategy": "ddp"}, "strategy: ddp: say over how many devices"),
+    ({"model": "7b", "tp_size": 2}, "tp_size: only 1"),
+    ({"model": "7b", "dp_size": 2}, "dp_size: 2 devices take a strategy"),
+    ({"model": "7b", "versions": {"bitsandbytes": "0.44"}}, "bitsandbytes 0.44 is not modelled"),
     ({"model": "7b", "versions": {"bitsandbyte": "0.50"}}, "Did you mean 'bitsandbytes'"),
     ({"model": "7b", "versions": ["torch"]}, "versions: expected a mapping"),
     ({**LORA, "rank": 0}, "rank: expected an integer >= 1, got 0"),
@@ -104,14 +107,17 @@ WORKLOADS: list[tuple[dict[str, Any], str]] = [
     ({"model": "7b", "quantization": "nf4"}, "does not go with quantization"),
     ({"model": "7b", "attention": "sdpa-flash", "attention_mask": "padding"}, "takes no mask"),
     ({"model": "7b", "attention": "sdpa-flash", "dtype": "float32"}, "no float32 kernel"),
+    ({"model": "7b", "optim_args": {"min_8bit_size": 1}}, "adamw_fused takes none; it belongs to"),
+    ({"model": "7b", "optim_args": {"ranks": 1}}, "unknown optim_args key"),
+    ({**APOLLO, "optim_args": {"rank": 0}}, "optim_args: rank"),
+    ({**APOLLO, "optim_args": "rank=many"}, "optim_args: rank"),
 ]
 
 
 NOT_MODELLED: list[tuple[dict[str, Any], str]] = [
-    ({"model": "7b", "method": "dora"}, "not modelled yet"),
-    ({"model": "7b", "optimizer": "adafactor"}, "not modelled yet"),
-    ({"model": "7b", "loop": "trainer"}, "not modelled yet. Modelled: plain"),
-    ({**LORA, "peft_config": {"use_dora": True}}, "use_dora: True is not modelled"),
+    ({"model": "7b", "method": "poly"}, "not modelled yet"),
+    ({"model": "7b", "optimizer": "galore_adamw"}, "not modelled yet"),
+    ({**LORA, "peft_config": {"use_bdlora": True}}, "use_bdlora: True is not modelled"),
     ({**LORA, "peft_config": {"use_dora": 0}}, "use_dora: 0 is not modelled"),
 ]
 

@@ -1,4 +1,7 @@
-"""The byte engine's breakdown against the virtual engine's, recorded: every category."""
+"""The byte engine against the virtual engine, recorded: totals, categories, counts, checkpoints.
+
+A default run takes one record in eight of each file; ``pytest -m slow`` takes the others.
+"""
 
 from __future__ import annotations
 
@@ -8,26 +11,44 @@ from typing import Any
 
 import pytest
 
+from memplan.estimate import estimate_run
 from tests.evidence.agreement import PEAKS, run_of
-from tests.evidence.agreement import public_detail as breakdown
 
 Json = dict[str, Any]
-PATH = Path(__file__).parent / "evidence" / "breakdowns.jsonl"
-RECORDS: list[Json] = [json.loads(line) for line in PATH.read_text(encoding="utf-8").splitlines()]
+FOLDER = Path(__file__).parent / "evidence"
+ONE_IN = 8
 
 
-@pytest.mark.parametrize("record", RECORDS, ids=lambda record: record["name"])
-def test_every_category_is_the_recorded_one(record: Json) -> None:
-    assert breakdown(record) == record["breakdown"]
+def read(path: Path) -> list[Json]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-@pytest.mark.parametrize("record", RECORDS[::5], ids=lambda record: record["name"])
-def test_the_totals_are_the_recorded_ones(record: Json) -> None:
-    from memplan.estimate import estimate_run
+BREAKDOWNS = read(FOLDER / "breakdowns.jsonl")
+METHODS = {path.stem: read(path) for path in sorted((FOLDER / "methods").glob("*.jsonl"))}
 
+
+def parameters() -> list[Any]:
+    """Every record; most of them slow."""
+    return [
+        pytest.param(record, id=record["name"], marks=pytest.mark.slow if i % ONE_IN else ())
+        for records in (BREAKDOWNS, *METHODS.values())
+        for i, record in enumerate(records)
+    ]
+
+
+@pytest.mark.parametrize("record", parameters())
+def test_every_number_is_the_recorded_one(record: Json) -> None:
     estimate = estimate_run(run_of(record))
     assert [getattr(estimate, f"peak_{kind}_bytes") for kind in PEAKS] == record["peak"]
+    assert dict(estimate.breakdown_at_peak) == record["breakdown"]
+    if "parameters" in record:
+        counts = estimate.parameters
+        assert [counts.total, counts.trainable] == record["parameters"]
+        assert estimate.checkpoint_bytes == record["checkpoint_bytes"]
 
 
 def test_there_are_as_many_as_it_takes() -> None:
-    assert len(RECORDS) >= 50
+    assert len(BREAKDOWNS) >= 50
+    assert sum(map(len, METHODS.values())) >= 300
+    drawn = {json.dumps(r["workload"], sort_keys=True) for rs in METHODS.values() for r in rs}
+    assert len(drawn) >= 300  # no run counts twice

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from memplan.categories import BACKWARD, BASE, BATCH, OTHER, WORKSPACE, Fate, category_of
+from memplan.categories import (
+    BACKWARD,
+    BASE,
+    BATCH,
+    BUCKETS,
+    OTHER,
+    SHARDS,
+    WORKSPACE,
+    Fate,
+    category_of,
+)
 
 
 @pytest.mark.parametrize(
@@ -25,6 +35,12 @@ from memplan.categories import BACKWARD, BASE, BATCH, OTHER, WORKSPACE, Fate, ca
         (Fate(OTHER, "backward", survives=False), "temporaries"),
         (Fate(OTHER, "optimizer_step", survives=True), "optimizer_states"),
         (Fate(OTHER, "zero_grad", survives=True), "temporaries"),
+        (Fate(BUCKETS, "adapter", survives=True), "gradients"),
+        (Fate(BUCKETS, "forward", survives=True), "gradients"),
+        (Fate(SHARDS, "load", survives=True), "weights"),
+        (Fate(SHARDS, "forward", survives=True), "weights"),
+        (Fate(SHARDS, "forward", survives=False), "temporaries"),
+        (Fate(SHARDS, "backward", survives=True, is_gradient=True), "gradients"),
         (Fate(OTHER, "eval", survives=True), "temporaries"),
     ],
 )

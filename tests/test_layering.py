@@ -14,10 +14,13 @@ ROOT = Path(__file__).parents[1] / "memplan"
 # A module imports from layers before its own; within a layer, packages know nothing of each other.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
+    ("option_values",),
+    ("lora_options", "tuner_options"),
     ("units", "dtypes", "registry", "results", "method_table", "peft_options"),
     ("vocabulary",),
     ("files", "checks", "categories"),
     ("values", "selectors"),
+    ("quantized_bases",),
     ("combinations",),
     ("workload", "hardware"),
     ("coverage",),
@@ -26,6 +29,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("loading",),
     ("training",),
     ("running", "attribution", "counting"),
+    ("trade_offs",),
     ("allocator",),
     ("simulation",),
     ("estimate",),
@@ -36,7 +40,11 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("cli",),
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
-HEAVY = ("torch", "transformers", "peft", "accelerate", "bitsandbytes")
+HEAVY = (
+    *("torch", "transformers", "peft", "accelerate", "bitsandbytes", "torchao", "hqq"),
+    "liger_kernel",
+    "adapters",
+)
 # Third-party packages, and the only places that may import them. numpy may be imported anywhere,
 # but not by what a scalar estimate loads.
 PLACES = {

@@ -11,6 +11,8 @@ from tests.evidence.record import read_records
 
 Json = dict[str, Any]
 
+ONE_IN = 5
+"""A default run takes one record in so many, ``pytest -m slow`` the others."""
 EVIDENCE = Path(__file__).parent / "evidence"
 PARITY = [
     r for name in ("parity", "rare", "presets") for r in read_records(EVIDENCE / f"{name}.jsonl")
@@ -24,9 +26,12 @@ def parameters(records: list[Json]) -> list[Any]:
         pytest.param(
             record,
             id=record["name"],
-            marks=pytest.mark.xfail(reason=record["known_off"]) if "known_off" in record else (),
+            marks=[
+                *([pytest.mark.xfail(reason=record["known_off"])] if "known_off" in record else []),
+                *([pytest.mark.slow] if number % ONE_IN else []),
+            ],
         )
-        for record in records
+        for number, record in enumerate(records)
     ]
 
 

@@ -50,7 +50,11 @@ def _run_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 ELSEWHERE = {"rehearse", "measure", "explain", "virtual", "cuda", "opt-1.3b/config.json"}
 """Words of commands that need the virtual GPU, a real one, or a file of the reader's."""
-EVERYWHERE = [words for words in commands() if not ELSEWHERE & set(words)]
+EVERYWHERE = [
+    pytest.param(words, marks=pytest.mark.slow if "validate" in words else ())
+    for words in commands()
+    if not ELSEWHERE & set(words)
+]
 
 
 @pytest.mark.parametrize("words", EVERYWHERE, ids=" ".join)

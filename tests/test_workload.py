@@ -71,7 +71,10 @@ def make(**keys: Any) -> Workload:
 
 def test_every_key_of_the_contract_is_a_key() -> None:
     assert set(CONTRACT_KEYS) <= set(KEYS)
-    assert set(KEYS) - set(CONTRACT_KEYS) == {"bias"}  # PEFT's own word
+    # PEFT's word, and others'
+    own = {"adapters", "bias", "num_trainable_layers", "optim_args", "trainable"}
+    own |= {"eval", "eval_batches", "eval_micro_batch_size", "eval_accumulation_steps", "save"}
+    assert set(KEYS) - set(CONTRACT_KEYS) == own
 
 
 @pytest.mark.parametrize(
@@ -81,18 +84,31 @@ def test_every_value_of_the_contract_is_modelled_or_refused_by_name(key: str, va
     if value in CHOICES[key].modelled:
         assert CHOICES[key].resolve(value, key) == value
     else:
-        workload = make(**{"method": "lora", key: value})
+        devices = {"dp_size": 2} if key == "strategy" else {}
+        workload = make(**{"method": "lora", key: value, **devices})
         with pytest.raises(UnsupportedError, match=f"{key}: '{value}' is not modelled yet. Mod"):
             require_modelled(workload)
 
 
-@pytest.mark.parametrize("key", [k for k in CONTRACT_VALUES if k != "loop"])
+@pytest.mark.parametrize("key", CONTRACT_VALUES)
 def test_defaults_are_the_contract_s(key: str) -> None:
     assert getattr(make(), key) == CONTRACT_VALUES[key].split()[0]
 
 
-def test_the_plain_loop_is_the_default_until_the_trainer_is_modelled() -> None:
-    assert make().loop == "plain"
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"method": "frozen"},
+        {"optimizer": "none"},
+        {"keep_outputs": True},
+        {"quantization": "nf4", "prepare_kbit": False},
+        {"strategy": "ddp", "dp_size": 2},
+        {"method": "bottleneck_adapter"},
+    ],
+)
+def test_what_the_trainer_does_not_run_is_run_by_the_plain_loop(keys: dict[str, Any]) -> None:
+    assert make(**keys).loop == "plain"
+    assert make().loop == "trainer"
 
 
 @pytest.mark.parametrize("name", TRAINING_ARGUMENTS_OPTIM)
@@ -263,7 +279,8 @@ def test_yaml_none_and_booleans_are_plain(tmp_path: Path) -> None:
 
 
 def test_defaults_table_matches_the_record() -> None:
-    assert {k: getattr(make(), k) for k in KEYS if k != "model"} == DEFAULTS
+    told = {k: getattr(make(), k) for k in KEYS if k != "model"}
+    assert told == {**DEFAULTS, "loop": "trainer"}
 
 
 def test_importing_the_workload_loads_nothing_heavy() -> None:
@@ -274,3 +291,9 @@ def test_importing_the_workload_loads_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_optimizer_arguments_are_taken_as_the_trainer_takes_them() -> None:
+    assert make(optimizer="apollo_adamw", optim_args="rank=64").optim_args == {"rank": 64}
+    assert make(optimizer="adamw_bnb_8bit", optim_args={"min_8bit_size": 1}).optim_args
+    assert make().optim_args == {}

@@ -22,7 +22,7 @@ JSON = Option(name="as_json", flag="--json", help="Print JSON, sizes in bytes.")
 HELP = {
     "model": "Preset or alias (memplan models), config.json, or checkpoint folder.",
     "library": "Whose modelling code is mirrored.",
-    "loop": "Training loop: plain, or trainer (transformers' own; on the virtual engine).",
+    "loop": "Training loop: plain, or trainer (transformers' own).",
     "dtype": "Dtype in which the weights are loaded.",
     "autocast": "torch.autocast around the forward; float16 adds a GradScaler.",
     "method": "What trains (memplan methods); any PEFT type on the virtual engine.",
@@ -33,11 +33,15 @@ HELP = {
     "modules_to_save": "Modules trained in full beside the adapter, with commas.",
     "bias": "Which biases LoRA trains.",
     "adapter_dtype": "float32: 16-bit adapters are cast up, as PEFT does; base: they are not.",
+    "adapters": "LoRA adapters that are loaded; the first of them trains.",
     "num_virtual_tokens": "Length of the soft prompt.",
+    "num_trainable_layers": "How many of the last decoder layers last_layers trains.",
+    "trainable": "With full: regular expressions, with commas; what they find trains.",
     "peft_config": "Further keys of the PEFT config, as JSON.",
     "quantization": "How bitsandbytes stores the base model.",
     "prepare_kbit": "Whether prepare_model_for_kbit_training runs.",
     "optimizer": "Optimizer and implementation; TrainingArguments.optim values too.",
+    "optim_args": "The optimizer's own arguments, as JSON: min_8bit_size, rank.",
     "micro_batch_size": "Sequences per forward.",
     "seq_len": "Padded length of each sequence, in tokens.",
     "gradient_accumulation_steps": "Forwards and backwards per optimizer step.",
@@ -51,8 +55,13 @@ HELP = {
     "use_cache": "transformers' config.use_cache in training.",
     "versions": "Library versions where behaviour differs, as JSON.",
     "steps": "Optimizer steps; the peaks are over all of them.",
-    "strategy": "How the run is spread over devices.",
-    "dp_size": "Data parallel size.",
+    "eval": "What the Trainer evaluates after the last step.",
+    "eval_batches": "Batches that it evaluates.",
+    "eval_micro_batch_size": "Sequences per forward there.",
+    "eval_accumulation_steps": "Batches after which predictions go to the host; 0: at the end.",
+    "save": "Whether the Trainer writes a checkpoint after the last step.",
+    "strategy": "How the run is spread over devices: single, ddp or fsdp2.",
+    "dp_size": "Data parallel size: over how many devices ddp or fsdp2 runs.",
     "tp_size": "Tensor parallel size.",
     "pp_size": "Pipeline parallel size.",
     "cp_size": "Context parallel size.",
@@ -60,11 +69,11 @@ HELP = {
     "offload": "What lives on the host.",
     "gpu": "Name (memplan gpus) or capacity (24GiB); says whether the run fits.",
 }
-INTEGERS = frozenset((*COUNTS, *MESH_KEYS))
+INTEGERS = frozenset((*COUNTS, *MESH_KEYS, "eval_accumulation_steps"))
 NUMBERS = frozenset(("alpha", "dropout", "max_grad_norm"))
-MAPPINGS = frozenset(("peft_config", "versions"))
+MAPPINGS = frozenset(("peft_config", "optim_args", "versions"))
 # Keys of which the byte engine takes one value, and the virtual one more.
-WIDER = frozenset(("loop",))
+WIDER = frozenset(("strategy",))
 # Keys whose flags may stand without a value, and have a --no- form.
 SWITCHES = frozenset((*FLAGS, "activation_checkpointing"))
 
@@ -93,7 +102,7 @@ def workload_options(*, without: Collection[str] = ()) -> tuple[Option, ...]:
 def _has_one_value(key: str) -> bool:
     """Whether no engine runs anything but the default yet: no help to anybody reading the help."""
     if key in MESH_KEYS:
-        return True
+        return key != "dp_size"
     return key in CHOICES and len(CHOICES[key].modelled) == 1 and key not in WIDER
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from memplan.evidence.grid import Cell, Outcome, Plan
     from memplan.evidence.records import Measurement, Writer
     from memplan.evidence.targets import Target
+    from memplan.workload import Workload
 
 OUT = "memplan-measurements.jsonl"
 DEFAULT = "default"
@@ -68,21 +69,25 @@ def measure_command(
 
     Each run is a process of its own, with random weights, and one line in --out. Out of memory is a
     result like any other. Exit code 1: a run crashed or was refused, so that there is no line.
+
+    Several GPUs, with --strategy ddp or fsdp2: torchrun starts a measure for each (torchrun
+    --nproc-per-node 2 -m memplan measure ...), and each records its rank. With --virtual there is
+    no torchrun: the ranks of --dp-size run one at a time.
     """
     from memplan.evidence.grid import card_of
-    from memplan.evidence.measure import check_strategy
+    from memplan.evidence.measure import check_devices
     from memplan.evidence.records import Writer
     from memplan.evidence.targets import find_target
 
-    keys = read_workload(workload, flags)
-    check_strategy(keys)
+    keys, label = read_workload(workload, flags), "virtual" if virtual else "cuda"
     axes = _axes(grid)
     if axes is not None and snapshot is not None:
         raise ConfigError("--snapshot: goes with one run, not with --grid.")
     if axes is None and keys.get("model") is None:
         raise ConfigError("model: not given; name a preset such as 7b, or a config.json.")
-    label, gpu = "virtual" if virtual else "cuda", keys.get("gpu", card_of(axes or {}))
-    target = find_target(label, gpu, python=python)
+    if axes is None:
+        check_devices(keys, label)
+    target = find_target(label, keys.get("gpu", card_of(axes or {})), python=python)
     with Writer(out) as writer:  # before anything runs: what cannot be recorded is not measured
         if axes is None:
             file = None if snapshot is None else _snapshot_path(snapshot)
@@ -115,23 +120,56 @@ def _measure_one(
     snapshot: Path | None,
     as_json: bool,
 ) -> int:
-    from memplan.evidence.measure import measure_on, resolve
-    from memplan.evidence.runner.launch import MeasurementError
+    from memplan.evidence.measure import resolve
 
     workload = resolve(keys, target)
-    try:
-        measurement = measure_on(target, workload, snapshot=snapshot)
-    except MeasurementError as error:
-        _tell(str(error))
-        return FAILED
-    _record(writer, measurement, as_json=as_json)
-    if not as_json:
-        from memplan.evidence.measure import estimate_of
-        from memplan.report.measurement import measurement_report
+    done: list[Measurement] = []
+    ranks = target.ranks(workload.dp_size)
+    for rank in ranks:
+        measurement = _measure_rank(rank, workload, snapshot)
+        if measurement is not None:
+            _record(writer, measurement, as_json=as_json)
+            done.append(measurement)
+    if done and not as_json:
+        _show_run(done, workload)
+        if not target.rank:
+            show(f"\nrecorded in {writer.path}")
+    return 0 if len(done) == len(ranks) else FAILED
 
-        show(measurement_report(measurement, estimate_of(workload)))
-        show(f"\nrecorded in {writer.path}")
-    return 0
+
+def _measure_rank(target: Target, workload: Workload, snapshot: Path | None) -> Measurement | None:
+    """The measurement of one rank; none if it crashed, which does not end the others."""
+    from memplan.evidence.measure import measure_on
+    from memplan.evidence.runner.launch import MeasurementError
+
+    if target.runs_alone:
+        _tell(f"running rank {target.rank} of {target.world_size}")
+    try:
+        return measure_on(target, workload, snapshot=snapshot)
+    except MeasurementError as error:
+        _tell(f"{_rank_of(target)}{error}")
+        return None
+
+
+def _rank_of(target: Target | None) -> str:
+    return f"rank {target.rank}: " if target is not None and target.world_size > 1 else ""
+
+
+def _show_run(done: list[Measurement], workload: Workload) -> None:
+    """A run beside its estimate; of several ranks, all of them in one table.
+
+    Of ``torchrun``'s processes the first shows its own rank, and the others a line each.
+    """
+    from memplan.evidence.measure import estimate_of
+    from memplan.report.measurement import describe_rank, measurement_report, ranks_table
+
+    if len(done) == 1 and done[0].rank:
+        show(describe_rank(done[0]))
+        return
+    show(measurement_report(done[0], estimate_of(workload)))
+    if len(done) > 1:
+        show("")
+        show(ranks_table(done))
 
 
 def _measure_grid(
@@ -142,16 +180,16 @@ def _measure_grid(
     *,
     as_json: bool,
 ) -> int:
-    from memplan.evidence.grid import combine, make_plan, measure_grid
+    from memplan.evidence.grid import combine, finished, make_plan, measure_grid
     from memplan.evidence.records import read
 
-    recorded = {m.key for m in read(writer.path, tell=_tell)}
+    recorded = finished(read(writer.path, tell=_tell))
     plan = make_plan(combine(axes, keys), target, recorded=recorded)
     _show_plan(plan, as_json=as_json)
     outcomes = measure_grid(plan, target, begin=_begin)
     failed = [o for o in outcomes if not _finish(o, writer, as_json=as_json)]
-    total = len(plan.runs)
-    _tell(f"{total - len(failed)} of {total} runs are recorded in {writer.path}.")
+    total, off = len(plan.runs), len({id(o.cell) for o in failed})
+    _tell(f"{total - off} of {total} runs are recorded in {writer.path}.")
     return FAILED if failed else 0
 
 
@@ -173,14 +211,18 @@ def _begin(cell: Cell) -> None:
 def _finish(outcome: Outcome, writer: Writer, *, as_json: bool) -> bool:
     """Record and show a run of a grid; False if there is nothing to record."""
     if outcome.measurement is None:
-        _tell(f"not recorded: {outcome.error}")
+        _tell(f"{_rank_of(outcome.target)}not recorded: {outcome.error}")
         return False
     _record(writer, outcome.measurement, as_json=as_json)
-    if not as_json:
+    if not as_json and not outcome.measurement.rank:
         from memplan.report.measurement import measurement_report
 
         show("")
         show(measurement_report(outcome.measurement, outcome.cell.estimate))
+    elif not as_json:
+        from memplan.report.measurement import describe_rank
+
+        show(describe_rank(outcome.measurement))
     return True
 
 
@@ -194,7 +236,9 @@ def _record(writer: Writer, measurement: Measurement, *, as_json: bool) -> None:
         write(to_line(measurement))
         raise
     if as_json:
-        write(to_line(measurement))
+        with writer.alone():  # the lines of several ranks are longer than what a pipe takes at once
+            write(to_line(measurement))
+            sys.stdout.flush()
 
 
 def _tell(text: str) -> None:

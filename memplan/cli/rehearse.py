@@ -11,7 +11,7 @@ from typing import Any
 from memplan.cli.flags import JSON
 from memplan.cli.options import Command, Option, read_options
 from memplan.cli.output import show, write
-from memplan.errors import ConfigError
+from memplan.errors import ConfigError, unknown_name
 
 OPTIONS = (
     Option(name="gpu", flag="--gpu", metavar="NAME", help="Card or capacity. [default: a100-80gb]"),
@@ -21,6 +21,7 @@ OPTIONS = (
     Option(name="snapshot", flag="--snapshot", metavar="FILE", help="Write torch's snapshot."),
     Option(name="venv", flag="--venv", metavar="DIR", help="Your own environment."),
     Option(name="setup", flag="--setup", help="Make the environment of the virtual GPU, once."),
+    Option(name="beside", flag="--with", metavar="WHAT", help="What --setup adds: adapters."),
     JSON,
 )  # fmt: skip
 
@@ -34,6 +35,7 @@ def rehearse_command(
     snapshot: str | None = None,
     venv: str | None = None,
     setup: bool = False,
+    beside: str | None = None,
     as_json: bool = False,
     command: tuple[str, ...] = (),
 ) -> int:
@@ -42,8 +44,10 @@ def rehearse_command(
     The command stands after --. Exit code 1 if it runs out of memory, else the script's own.
     """
     folder = None if venv is None else Path(venv).expanduser()
+    if beside is not None and not setup:
+        raise ConfigError("--with: it goes with --setup.")
     if setup:
-        set_up(folder)
+        set_up(folder, beside)
         if not command:
             return 0
     target = None if snapshot is None else writable(Path(snapshot).expanduser())
@@ -66,16 +70,22 @@ def rehearse_command(
     return max((_exit_code(r.exit_code) for r in done), default=0)
 
 
-def set_up(venv: Path | None) -> None:
-    """Make the environment, telling each stage."""
+def set_up(venv: Path | None, beside: str | None) -> None:
+    """Make the environment, and what was asked for beside it, telling each stage."""
     import sys
 
+    from memplan.evidence.virtual import adapters
     from memplan.evidence.virtual.environment import setup
+
+    if beside not in (None, adapters.WORD):
+        raise unknown_name("--with", beside, (adapters.WORD,))
 
     def tell(line: str) -> None:
         sys.stderr.write(line + "\n")
 
     environment = setup(tell, venv)
+    if beside:
+        environment = adapters.setup(tell, environment)
     write(f"The virtual GPU is ready: {environment.python}")
 
 

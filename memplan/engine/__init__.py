@@ -13,7 +13,7 @@ recorded from that release. ``Inferred:`` marks what the streams alone say.
 
 from memplan.engine.autograd import AccumulateGrad, Node, attach, backward, needs_grad
 from memplan.engine.kernels import Kernels
-from memplan.engine.state import S, State, autocast, no_grad, run
+from memplan.engine.state import S, State, autocast, evaluation, no_grad, run
 from memplan.engine.tape import Tape
 from memplan.engine.tensor import Storage, Tensor, alias, empty, numel, restrided
 
@@ -31,6 +31,7 @@ __all__ = [
     "autocast",
     "backward",
     "empty",
+    "evaluation",
     "needs_grad",
     "no_grad",
     "numel",

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 
 OPERATORS = ("memplan.engine.ops.", "memplan.engine.reduction")
 ENGINE = "memplan.engine.autograd"
-NODES = (ENGINE, *OPERATORS, "memplan.quantization.")
-"""Where nodes run, and where their backwards are written: what they call is their doing."""
+NODES = (ENGINE, *OPERATORS, "memplan.quantization.", "memplan.optimizers.")
+"""Where nodes run, and where their backwards, and what hooks do in them, are written: what they
+call is their doing."""
 
 
 class Origin(NamedTuple):

@@ -58,6 +58,7 @@ class Node:
     backward: Any
     context: Any
     drops_gradient = False
+    reuses_saved = False
 
     def __init__(
         self,
@@ -100,6 +101,23 @@ class PyNode(Node):
     drops_gradient = True
 
 
+class ReusingNode(PyNode):
+    """One that writes gradients into what it saved: ``backward(grad, saved storages)``."""
+
+    __slots__ = ()
+    reuses_saved = True
+
+    def finish(self, out: Tensor, saved: Sequence[Tensor] = ()) -> Tensor:
+        """Attach the output; what was saved is always unpacked, to be written into."""
+        self.unpack = self.unpack or _as_it_is
+        return super().finish(out, saved)
+
+
+def _as_it_is(storage: object) -> object:
+    """What ``SavedVariable::unpack`` gives where no hook is set."""
+    return storage
+
+
 class AccumulateGrad(Node):
     """The sink of a leaf: keeps the first gradient as it is, adds later ones in place.
 
@@ -121,6 +139,9 @@ class AccumulateGrad(Node):
             owners = sys.getrefcount(grad)
             stolen = owners <= LOCAL_AND_ARGUMENT and strides_of(grad) == strides_of(leaf)
             leaf.grad = alias(grad, grad.shape, grad.strides) if stolen else empty_like(grad)
+        if S.after_accumulate is not None:
+            S.after_accumulate(leaf)
+        if leaf.grad is not None:
             S.tape.claim_gradient(leaf.grad.storage.number)
         return ()
 
@@ -290,7 +311,7 @@ def fit(grads: list[Tensor | None], edges: Sequence[Node | None]) -> None:
         if g.shape != e.shape:
             g = grads[i] = sum_to(g, e.shape)
         if g.dtype is not e.dtype:
-            g = grads[i] = empty(g.shape, e.dtype, g.strides)
+            g = grads[i] = empty(g.shape, e.dtype, elementwise_strides(g.shape, (g,)))
 
 
 def unpack_and_call(node: Node, grad: Tensor) -> Grads:
@@ -300,7 +321,7 @@ def unpack_and_call(node: Node, grad: Tensor) -> Grads:
     """
     assert node.unpack is not None
     unpacked = [node.unpack(p) for p in node.saved]
-    grads: Grads = node.backward(grad)
+    grads: Grads = node.backward(grad, unpacked) if node.reuses_saved else node.backward(grad)
     while unpacked:
         unpacked.pop()
     return grads

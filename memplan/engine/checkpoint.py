@@ -27,32 +27,45 @@ class Stop(Exception):
     """Raised by the last tensor that is saved again."""
 
 
+class Holder:
+    """``_Holder``: stands for a saved tensor, and has it once it was made again."""
+
+    __slots__ = ("__weakref__", "storage")
+    storage: Storage | None
+
+
 class Frame:
-    """``_CheckpointFrame``: what one checkpointed call needs to run again."""
+    """``_CheckpointFrame``: what one checkpointed call needs to run again.
+
+    Attributes:
+        holders: One for each tensor that forward saved. A node that died with the forward has taken
+            its own along: what it saved counts, and is not kept when it is made again.
+        made_again: How many tensors the second run has saved, or none before it.
+    """
 
     def __init__(self, fn: Function, args: tuple[Any, ...]) -> None:
         self.fn, self.args, self.autocast = fn, args, S.autocast
-        self.holders = 0
-        self.recomputed: list[Storage | None] | None = None
+        self.holders: list[weakref.ref[Holder]] = []
+        self.made_again: int | None = None
 
-    def pack(self, t: Tensor) -> int:
+    def pack(self, t: Tensor) -> Holder:
         """A placeholder for a saved tensor."""
-        self.holders += 1
-        return self.holders - 1
+        holder = Holder()
+        self.holders.append(weakref.ref(holder))
+        return holder
 
-    def unpack(self, number: int) -> Storage | None:
+    def unpack(self, holder: Holder) -> Storage | None:
         """The saved tensor, after running the function again if need be."""
-        if self.recomputed is None:
+        if self.made_again is None:
             args = list(self.args)
             with suppress(Stop):
                 self.recompute(args)
-        assert self.recomputed is not None
-        storage, self.recomputed[number] = self.recomputed[number], None
+        storage, holder.storage = holder.storage, None
         return storage
 
     def recompute(self, args: list[Any]) -> None:
         """Run the function again with a graph, under the autocast state of the forward."""
-        self.recomputed = []
+        self.made_again = 0
         before, S.hooks = S.hooks, (self.repack, None)
         try:
             with no_grad(True), autocast(self.autocast):
@@ -62,9 +75,12 @@ class Frame:
 
     def repack(self, t: Tensor) -> Storage:
         """Keep a tensor that is saved again."""
-        assert self.recomputed is not None
-        self.recomputed.append(t.storage)
-        if len(self.recomputed) == self.holders:
+        assert self.made_again is not None
+        holder = self.holders[self.made_again]()
+        self.made_again += 1
+        if holder is not None:
+            holder.storage = t.storage
+        if self.made_again == len(self.holders):
             raise Stop
         storage: Storage = t.storage
         return storage

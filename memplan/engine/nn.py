@@ -45,6 +45,17 @@ class Module:
         """
         return ()
 
+    def unsaved(self) -> Iterable[Tensor]:
+        """Parameters that train and that an adapter's checkpoint leaves out."""
+        return ()
+
+    def saved_instead(self) -> int | None:
+        """Tensor data of a checkpoint that holds something else than what trains. [bytes]
+
+        Source: huggingface/peft v0.21.2 tuners/tuners_utils.py ``BasePromptEncoder``.
+        """
+        return None
+
     def named_children(self) -> Iterator[tuple[str, Module]]:
         """(name, module) of the direct children; those in a list as ``name.0``, ``name.1``."""
         for name, value in vars(self).items():
@@ -94,6 +105,20 @@ class Linear(Module):
     def forward(self, x: Tensor) -> Tensor:
         """x: (..., in_features) -> (..., out_features)."""
         return matmul.linear(x, self.weight, self.bias)
+
+    def dequantized(self) -> Tensor:
+        """PEFT's ``dequantize_module_weight``: the weight itself where it is not quantised.
+
+        Source: huggingface/peft v0.21.2 utils/integrations.py.
+        """
+        return self.weight
+
+    def copied(self) -> Linear:
+        """What PEFT's DoRA dequantises: a deep copy of a 4-bit layer, any other layer itself.
+
+        Source: huggingface/peft v0.21.2 tuners/lora/dora.py ``update_layer``.
+        """
+        return self
 
 
 class Embedding(Module):

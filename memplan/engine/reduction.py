@@ -58,19 +58,25 @@ def borrow_full(n: int, itemsize: int) -> None:
         del semaphores, buffer
 
 
-def borrow_over(x: Tensor, dims: Iterable[int]) -> None:
-    """Make and drop what a sum of ``x``, or ``all`` of bools, over ``dims`` borrows."""
+def borrow_over(x: Tensor, dims: Iterable[int], half_vec: int = 8) -> None:
+    """Make and drop what a sum of ``x``, or ``all`` of bools, over ``dims`` borrows.
+
+    Args:
+        x: What is reduced.
+        dims: Over which of its dimensions.
+        half_vec: Elements of 16 bits that a thread loads at once (``input_vec_size``).
+    """
     reduced = frozenset(dims)
     if is_row_sum(x, reduced):
         return
-    first = answer(x, reduced, 0)
+    first = answer(x, reduced, 0, half_vec)
     if first >= 0:
         accumulator = Storage(first) if first else None
         at = 1
-        while (buffer_bytes := answer(x, reduced, at)) >= 0:
+        while (buffer_bytes := answer(x, reduced, at, half_vec)) >= 0:
             if buffer_bytes:
                 buffer = Storage(buffer_bytes)
-                semaphores = Storage(answer(x, reduced, at + 1))
+                semaphores = Storage(answer(x, reduced, at + 1, half_vec))
                 del semaphores, buffer
             at += 2
         del accumulator
@@ -88,12 +94,12 @@ def is_row_sum(x: Tensor, reduced: frozenset[int]) -> bool:
     return width <= (MAX_VALUES - 1) * WARP
 
 
-def answer(x: Tensor, reduced: frozenset[int], index: int) -> int:
+def answer(x: Tensor, reduced: frozenset[int], index: int, half_vec: int) -> int:
     """One number of the plan for a sum of ``x``; -1 past its end. [bytes]"""
     n, dtype, kernels = len(x.shape), x.dtype, S.kernels
 
     def of(*sizes: int) -> int:
-        plan = sum_plan(sizes[:n], sizes[n:], reduced, dtype, kernels)
+        plan = sum_plan(sizes[:n], sizes[n:], reduced, dtype, kernels, half_vec)
         return plan[index] if index < len(plan) else -1
 
     return per_cell(of, *x.shape, *strides_of(x))
@@ -101,11 +107,16 @@ def answer(x: Tensor, reduced: frozenset[int], index: int) -> int:
 
 @cache
 def sum_plan(
-    shape: Shape, strides: Shape, reduced: frozenset[int], dtype: DType, kernels: Kernels
+    shape: Shape,
+    strides: Shape,
+    reduced: frozenset[int],
+    dtype: DType,
+    kernels: Kernels,
+    half_vec: int = 8,
 ) -> tuple[int, ...]:
     """What a sum borrows: the accumulation buffer, then buffer and semaphores by kernel. [bytes]
 
-    16-bit floats are added in fp32, eight to a load.
+    16-bit floats are added in fp32, ``half_vec`` to a load.
 
     Source: ``aten/src/ATen/native/cuda/ReduceSumProdKernel.cu``.
 
@@ -123,7 +134,7 @@ def sum_plan(
     accumulator = iterator.output_bytes() * 2 if half and len(parts) > 1 else 0
     plan = [accumulator]
     for p in parts:
-        plan += workspace(p, 4 if half else dtype.itemsize, 8 if half else 4, kernels)
+        plan += workspace(p, 4 if half else dtype.itemsize, half_vec if half else 4, kernels)
     return tuple(plan) if any(plan) else ()
 
 

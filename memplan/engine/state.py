@@ -29,6 +29,7 @@ class State(threading.local):
         tape: Where allocations and frees are recorded.
         kernels: The GPU whose kernels are assumed.
         grad_enabled: Grad mode.
+        training: Whether modules are in training mode.
         hooks: (pack, unpack) of ``torch.autograd.graph.saved_tensors_hooks``, or none.
         autocast: The dtype that autocast casts to, or none.
         cast_cache: autocast's weight cache: {leaf: its cast}, while a region is open.
@@ -37,11 +38,14 @@ class State(threading.local):
         workspaces: thread -> cuBLAS workspace, kept for as long as the process.
         layer: The decoder layer that is being built; its parameters remember it.
         copies: How many identical layers it stands for.
+        after_accumulate: Called with a leaf once its gradient is there
+            (``register_post_accumulate_grad_hook``), if anything is.
     """
 
     tape: Tape = Tape()
     kernels: Kernels = Kernels()
     grad_enabled: bool = True
+    training: bool = True
     hooks: Hooks | None = None
     autocast: DType | None = None
     cast_cache: dict[Tensor, Tensor] | None = None
@@ -51,9 +55,15 @@ class State(threading.local):
     node_count: int = 0
     layer: int = OUTSIDE
     copies: int = 1
+    after_accumulate: Callable[[Tensor], None] | None = None
 
 
 S = State()
+
+
+def count_flops(flops: int) -> None:
+    """Tell the tape what a kernel computes. [FLOPs]"""
+    S.tape.compute(flops)
 
 
 @contextmanager
@@ -83,6 +93,18 @@ class no_grad:
 
     def __exit__(self, *exc: object) -> None:
         S.grad_enabled = self.before
+
+
+class evaluation:
+    """``model.eval()`` until it is left, and ``torch.no_grad``."""
+
+    __slots__ = ("before",)
+
+    def __enter__(self) -> None:
+        self.before, S.training, S.grad_enabled = (S.training, S.grad_enabled), False, False
+
+    def __exit__(self, *exc: object) -> None:
+        S.training, S.grad_enabled = self.before
 
 
 class autocast:

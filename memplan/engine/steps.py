@@ -2,7 +2,8 @@
 
 A step frees blocks of the step before it (its loss, its batch) and leaves blocks for the step after
 it. When what it leaves equals what it was left, in order and size, the next step does the same to
-its own blocks. So do the micro batches of one step whose gradients accumulate.
+its own blocks. So do the micro batches of one step whose gradients accumulate. What follows the
+last step, an evaluation, does to its blocks what it would do to another last step's.
 """
 
 from __future__ import annotations
@@ -45,6 +46,24 @@ class Steps:
             self.length = self.end - self.start
             self.template = self.next_step()
             self.phases = [p for p in stream.phases if p.step == self.ran - 1]
+
+    @property
+    def after(self) -> list[PhaseMark]:
+        """The phases after the last step, as they stand in the stream."""
+        phases = self.stream.phases
+        last = max(at for at, p in enumerate(phases) if p.name == LAST_PHASE)
+        return phases[last + 1 :]
+
+    def shift(self, step: int) -> int:
+        """How much later the blocks of a step are numbered than those of the last that was run."""
+        return (step - self.ran + 1) * self.length if step >= self.ran else 0
+
+    def after_events(self, last: int) -> list[int]:
+        """The events after the last step, when it is that one."""
+        begin, shift = self.ends[-1], self.shift(last)
+        end = max([p.end for p in self.after], default=begin)
+        old = self.start if shift else begin
+        return [e if e >= 0 or ~e < old else e - shift for e in self.stream.events[begin:end]]
 
     def next_step(self) -> list[int]:
         """The events of the first step that was not run."""

@@ -50,6 +50,9 @@ class Tape:
     def claim_gradient(self, number: int) -> None:
         """Block ``number`` is a leaf's gradient: of interest to reports only."""
 
+    def compute(self, flops: int) -> None:
+        """A product or an attention kernel runs: of interest to who counts. [FLOPs]"""
+
     def empty_cache(self) -> None:
         """``torch.cuda.empty_cache()``: no block is freed, but segments without one go back."""
         self.end_phase(EMPTY_CACHE)

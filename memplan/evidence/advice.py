@@ -11,12 +11,21 @@ from memplan.estimate import estimate
 from memplan.results import Estimate
 from memplan.workload import Workload
 
-IN_8_BITS = ("adamw_8bit", "paged_adamw_8bit")
+IN_8_BITS = ("adamw_8bit", "paged_adamw_8bit", "paged_adamw_32bit")
 SMALLER_OPTIMIZERS = {  # of each optimizer, what updates alike and keeps less on the device
     "adamw_fused": IN_8_BITS,
-    "adamw_foreach": IN_8_BITS,
-    "adamw_loop": IN_8_BITS,
+    "adamw_foreach": ("adamw_fused", *IN_8_BITS),
+    "adamw_loop": ("adamw_fused", *IN_8_BITS),
     "adamw_8bit": ("paged_adamw_8bit",),
+    "paged_adamw_32bit": ("paged_adamw_8bit",),
+    "ademamix": ("ademamix_8bit", "paged_ademamix_8bit", "paged_ademamix_32bit"),
+    "ademamix_8bit": ("paged_ademamix_8bit",),
+    "paged_ademamix_32bit": ("paged_ademamix_8bit",),
+    "lion": ("lion_8bit", "paged_lion_8bit", "paged_lion_32bit"),
+    "lion_8bit": ("paged_lion_8bit",),
+    "paged_lion_32bit": ("paged_lion_8bit",),
+    "rmsprop": ("rmsprop_bnb_8bit",),
+    "rmsprop_bnb": ("rmsprop_bnb_8bit",),
     "sgd_momentum": ("sgd",),
 }
 

@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from memplan.errors import ConfigError, UnsupportedError
+from memplan.evidence.devices import rank_alone
 from memplan.evidence.recording import PhaseCounters, Recording
 from memplan.evidence.runner import launch
 from memplan.hardware import Device, load_device
@@ -29,19 +30,27 @@ from memplan.results import (
     PeakMoment,
     PhaseMemory,
 )
+from memplan.vocabulary import OPTIMIZERS_NOT_RUN
 from memplan.workload import Workload
 
 ENDLESS_BYTES = 16 << 40
 """Memory of a card that no run fills; below the address space that the virtual GPU sets aside."""
+# Quantisations that the runner makes no model of, and why.
+QUANTIZATION_NOT_RUN = {
+    **dict.fromkeys(
+        ("gptq-4bit", "awq-4bit"),
+        "it loads a checkpoint that was quantised before, which is not made here; nf4 and "
+        "hqq-4bit quantise on loading",
+    ),
+    "int4-torchao": "torchao packs it with mslk, which is not here; use int8-torchao, or nf4",
+}
 # What the runner does not do: it is refused here, and not run as if it were something else.
 NOT_RUN: dict[str, tuple[str, ...]] = {
     "library": ("litgpt", "torchtune"),
-    "loss": ("chunked", "fused_linear"),
-    "kernels": ("liger",),
+    "loss": ("chunked",),
     "method": tuple(row.name for row in ROWS if not (row.modelled or row.of_peft)),
-    "strategy": ("ddp", "zero1", "zero2", "zero3", "fsdp2"),
+    "strategy": ("zero1", "zero2", "zero3"),
     "offload": ("optimizer", "params"),
-    "quantization": ("gptq-4bit", "awq-4bit", "fp8"),
     "attention": ("flash_attention_2",),
 }
 
@@ -88,10 +97,11 @@ class VirtualRun:
             ConfigError: A library refuses the run.
             MissingError: The virtual GPU is not set up.
         """
+        from memplan.evidence.virtual.adapters import environment_for
         from memplan.evidence.virtual.environment import require
         from memplan.evidence.virtual.launch import environment_variables
 
-        environment = require()
+        environment = environment_for(self.workload.method, require())
         device = replace(self.device, capacity_bytes=capacity_bytes)
         with TemporaryDirectory(prefix="memplan-notes-") as folder:
             limits = Path(folder, "limits")
@@ -103,12 +113,21 @@ class VirtualRun:
                 inherited=os.environ,
             )
             recording = launch.run(
-                self.resolved(), self.model.keys, python=environment.python, environment=variables
+                self.resolved(),
+                self.model.keys,
+                python=environment.python,
+                environment=variables | rank_variables(self.workload),
+                alone=self.workload.dp_size > 1,
             )
             recording = replace(recording, notes=(*recording.notes, *read_limits(limits)))
         if recording.refused is not None:
             raise ConfigError(f"the libraries refuse this run: {recording.refused}")
         return recording
+
+
+def rank_variables(workload: Workload) -> dict[str, str]:
+    """The environment of the rank that is run, if there are several: the first."""
+    return rank_alone(0, workload.dp_size) if workload.dp_size > 1 else {}
 
 
 def read_limits(path: Path) -> tuple[str, ...]:
@@ -121,10 +140,29 @@ def read_limits(path: Path) -> tuple[str, ...]:
 
 def why_not_run(workload: Workload) -> str | None:
     """What the virtual engine does not run of a workload; none if it runs it all."""
+    if workload.optimizer in OPTIMIZERS_NOT_RUN:
+        why = OPTIMIZERS_NOT_RUN[workload.optimizer]
+        return f"optimizer: {workload.optimizer}: no engine runs it: {why}."
+    if workload.quantization in QUANTIZATION_NOT_RUN:
+        why = QUANTIZATION_NOT_RUN[workload.quantization]
+        return f"quantization: {workload.quantization}: no engine runs it: {why}."
     for key, words in NOT_RUN.items():
         value = getattr(workload, key)
         if value in words:
             return f"{key}: {value!r}: neither the byte engine nor the virtual one runs it yet."
+    if workload.strategy != "single" and workload.loop == "trainer":
+        return f"strategy: {workload.strategy}: runs in the plain loop, and not yet in the Trainer."
+    return _needs_cudnn(workload)
+
+
+def _needs_cudnn(workload: Workload) -> str | None:
+    """Whose memory cuDNN decides, in a library that the virtual GPU has not."""
+    kind = workload.peft_config.get("encoder_reparameterization_type")
+    if workload.method == "p_tuning" and kind == "LSTM":
+        return (
+            "peft_config: encoder_reparameterization_type: 'LSTM' runs on cuDNN, which alone knows "
+            "what it reserves; neither engine has it. 'MLP' is modelled."
+        )
     return None
 
 
@@ -227,14 +265,20 @@ def notes(run: VirtualRun, recording: Recording) -> Iterator[str]:
 
 def _notes_of_workload(run: VirtualRun) -> Iterator[str]:
     w = run.workload
+    if w.dp_size > 1:
+        yield f"rank 0 of {w.dp_size}, run by itself; its share of what is split is the largest"
     if run.device.compute_capability >= (9, 0) and w.attention == "sdpa":
         yield "cuDNN's attention, which torch may prefer here, is switched off"
     if w.optimizer.startswith("paged_"):
         yield "large optimizer states are in managed memory, which no total here counts"
+    if w.optimizer.startswith("galore"):
+        yield f"{w.optimizer}: what cuSOLVER borrows for singular values is not counted"
     if w.method == "lora_fa":
         yield "lora_fa: PEFT's LoRA-FA optimizer, in place of the workload's"
     if w.quantization == "int8":
         yield "int8: no outlier columns in the activations; their values decide that"
+    if w.quantization.startswith("hqq"):
+        yield "hqq: while loading, the search for zero points turns once; values decide that"
     if run.model.keys.get("is_encoder_decoder"):
         yield "encoder and decoder both run on seq_len tokens"
     if has_experts(run.model.keys):

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from memplan.categories import BASE, OTHER, WORKSPACE
+from memplan.categories import BASE, BUCKETS, OTHER, SHARDS, WORKSPACE
 
 Frame = Mapping[str, Any]
 ADAPTER = "adapter"
@@ -71,6 +71,8 @@ def source_of(frames: Sequence[Frame]) -> str:
     python = python_frames(frames)
     if any(f["name"] == "prepare_model_for_kbit_training" for f in python):
         return BASE
+    if python and (parallel := parallel_source(python[0]["filename"])):
+        return parallel
     for f in python:
         path = f["filename"]
         if "/torch/optim/" in path or "/bitsandbytes/optim/" in path:
@@ -78,6 +80,13 @@ def source_of(frames: Sequence[Frame]) -> str:
         if "/peft/" in path:
             return ADAPTER
     return OTHER
+
+
+def parallel_source(path: str) -> str:
+    """What keeps a model on several devices, if the line that asked is in this file of torch."""
+    if "/torch/distributed/fsdp/" in path:
+        return SHARDS
+    return BUCKETS if path.endswith("/torch/nn/parallel/distributed.py") else ""
 
 
 def op_of(frames: Sequence[Frame]) -> str:

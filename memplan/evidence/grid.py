@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from math import prod
@@ -11,7 +11,7 @@ from typing import Any
 
 from memplan.combinations import METHOD_KEYS
 from memplan.errors import ConfigError, MemplanError, UnknownNameError
-from memplan.evidence.measure import check_strategy, estimate_of, measure_on, resolve
+from memplan.evidence.measure import estimate_of, measure_on, resolve
 from memplan.evidence.records import Measurement, workload_key
 from memplan.evidence.targets import Target
 from memplan.results import Estimate
@@ -63,11 +63,12 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A run that was tried: a measurement, or why there is none."""
+    """A run, or one rank of it, that was tried: a measurement, or why there is none."""
 
     cell: Cell
     measurement: Measurement | None
     error: MemplanError | None = None
+    target: Target | None = None
 
 
 def load_axes(path: str | PathLike[str]) -> dict[str, Any]:
@@ -136,7 +137,6 @@ def make_plan(
 
 def _try(keys: Mapping[str, Any], target: Target) -> Workload | ConfigError:
     """The workload of one cell, or why no run can have it; a word that is unknown ends it all."""
-    check_strategy(keys)
     method = keys.get("method", DEFAULTS["method"])
     own = {k: v for k, v in keys.items() if method in METHOD_KEYS.get(k, (method,))}
     try:
@@ -168,11 +168,32 @@ def measure_grid(
 ) -> Iterator[Outcome]:
     """Measure the plan's runs one after the other; what one of them meets does not end the grid.
 
-    A run that ends out of memory is measured all the same: that is its result.
+    A run that ends out of memory is measured all the same: that is its result. Of several ranks,
+    each that this process runs is one outcome.
     """
     for cell in plan.runs:
         begin(cell)
-        try:
-            yield Outcome(cell, measure_on(target, cell.workload))
-        except MemplanError as error:
-            yield Outcome(cell, None, error)
+        for rank in target.ranks(cell.workload.dp_size):
+            yield _outcome(cell, rank)
+
+
+def _outcome(cell: Cell, target: Target) -> Outcome:
+    try:
+        return Outcome(cell, measure_on(target, cell.workload), target=target)
+    except MemplanError as error:
+        return Outcome(cell, None, error, target)
+
+
+def finished(measurements: Iterable[Measurement]) -> set[str]:
+    """Keys of the runs that are not to be run again.
+
+    Of several ranks each has its line, or one that was out of memory, which ended the others. All
+    of ``torchrun``'s processes must take the same runs for done.
+    """
+    ranks: dict[str, set[int]] = {}
+    done: set[str] = set()
+    for m in measurements:
+        ranks.setdefault(m.key, set()).add(m.rank)
+        if m.recording.out_of_memory is not None or len(ranks[m.key]) == m.world_size:
+            done.add(m.key)
+    return done

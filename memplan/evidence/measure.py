@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from collections.abc import Mapping
 from dataclasses import replace
@@ -10,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from memplan import __version__
-from memplan.errors import ConfigError, MemplanError, UnsupportedError
+from memplan.errors import ConfigError, MemplanError
 from memplan.estimate import estimate
+from memplan.evidence.devices import with_devices, world_of
 from memplan.evidence.nvml import Watch, open_nvml
 from memplan.evidence.recording import Recording
 from memplan.evidence.records import Measurement, measurement_id
@@ -38,6 +40,7 @@ def measure(
     label: str = "cuda",
     python: str | None = None,
     snapshot: Path | None = None,
+    rank: int = 0,
 ) -> Measurement:
     """Run a workload and return what was measured.
 
@@ -46,6 +49,7 @@ def measure(
         label: ``cuda``: on this machine's card; ``virtual``: on the virtual GPU.
         python: The interpreter that has torch.
         snapshot: Where to leave torch's memory snapshot.
+        rank: Of several virtual ranks, which one; on real cards ``torchrun`` says it.
 
     Raises:
         MissingError: No torch, no card, or no virtual GPU.
@@ -53,23 +57,25 @@ def measure(
         RefusedError: A library refused it.
     """
     keys = workload.to_dict() if isinstance(workload, Workload) else workload
-    check_strategy(keys)
+    check_devices(keys, label)
     target = find_target(label, keys.get("gpu"), python=python)
-    return measure_on(target, resolve(keys, target), snapshot=snapshot)
+    resolved = resolve(keys, target)
+    ranks = target.ranks(resolved.dp_size)
+    if not 0 <= rank < len(ranks):
+        raise ConfigError(f"rank: {rank}: there are {len(ranks)} to run here.")
+    return measure_on(ranks[rank], resolved, snapshot=snapshot)
 
 
-def check_strategy(keys: Mapping[str, Any]) -> None:
-    """Refuse what takes several processes."""
-    strategy = keys.get("strategy") or "single"
-    if strategy != "single":
-        raise UnsupportedError(
-            f"strategy: {strategy}: measure runs on one GPU so far, with the strategy single."
-        )
+def check_devices(keys: Mapping[str, Any], label: str) -> None:
+    """Refuse what does not go with the processes that ``torchrun`` started, if it did."""
+    _, size, _ = world_of(os.environ)
+    with_devices(keys, size, virtual=label == "virtual")
 
 
 def resolve(keys: Mapping[str, Any], target: Target) -> Workload:
-    """The workload as it stands in the record: on that card, and with no path in it."""
-    own = {**keys, "gpu": target.gpu}
+    """The workload as it stands in the record: on those cards, and with no path in it."""
+    of_many = with_devices(keys, target.world_size, virtual=target.is_virtual)
+    own = {**of_many, "gpu": target.gpu}
     model = own.get("model")
     if isinstance(model, (str, Path)) and not _is_preset(model):
         own["model"] = read_json_mapping(config_path(str(model)))
@@ -107,7 +113,8 @@ def measure_on(target: Target, workload: Workload, *, snapshot: Path | None = No
                 model_config(workload),
                 python=target.python,
                 environment=target.environment,
-                snapshot=snapshot,
+                snapshot=of_rank(snapshot, target),
+                alone=target.runs_alone,
             )
     finally:
         if nvml is not None:
@@ -115,6 +122,13 @@ def measure_on(target: Target, workload: Workload, *, snapshot: Path | None = No
     if recording.refused is not None:
         raise RefusedError(f"the libraries refuse this run: {recording.refused}")
     return build_measurement(target, workload, with_device_use(recording, watch))
+
+
+def of_rank(snapshot: Path | None, target: Target) -> Path | None:
+    """Where the snapshot of a target's rank goes."""
+    if snapshot is None or target.world_size == 1:
+        return snapshot
+    return snapshot.with_name(f"{snapshot.stem}-rank{target.rank}{snapshot.suffix}")
 
 
 def with_device_use(recording: Recording, watch: Watch) -> Recording:
@@ -133,7 +147,7 @@ def build_measurement(target: Target, workload: Workload, recording: Recording) 
     time = datetime.now(timezone.utc).isoformat(timespec="microseconds")
     keys = workload.to_dict()
     return Measurement(
-        id=measurement_id(keys, target.label, time),
+        id=measurement_id(keys, target.label, time, target.rank),
         time=time,
         label=target.label,
         workload=keys,
@@ -141,6 +155,8 @@ def build_measurement(target: Target, workload: Workload, recording: Recording) 
         driver=target.driver,
         versions={**recording.versions, "memplan": __version__, "system": platform.system()},
         recording=replace(recording, blocks=recording.blocks[:MAX_BLOCKS]),
+        rank=target.rank,
+        world_size=target.world_size,
     )
 
 

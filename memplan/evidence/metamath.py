@@ -39,6 +39,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from memplan.evidence.lengths import Batch
+from memplan.method_table import BY_NAME
+from memplan.peft_options import PEFT_WORDS
 
 MEAN_LENGTH = 224
 """Mean padded length over the 5,000 steps, inferred from one row; see above. [tokens]"""
@@ -53,7 +55,18 @@ batches before, and so does any statement about ``max_memory_reserved`` below th
 """
 INFERRED_FROM = ("peft-mm-lora-rank64-20260715-maxres", "peft-mm-lora-rank64-20260715-allocavg")
 EMPTIES_SELDOM_SINCE = "2025-11-13"
+WORDS = {"bone": "miss", "lora(rslora)": "rslora", "osf(near-full, SVD subspace)": "osf"}
+"""The collection's words for methods that memplan calls otherwise; MiSS was called Bone before."""
+SETTLED = (
+    *("peft_type", "task_type", "token_dim", "num_transformer_submodules", "num_attention_heads"),
+    *("num_layers", "encoder_hidden_size", "use_dora", "use_rslora", "qalora_group_size"),
+)
+"""Keys that the method's name says already, that PEFT reads off the model, or that do nothing.
+
+``qalora_group_size`` without ``use_qalora``, ``encoder_hidden_size`` without a projection.
+"""
 COMMON: Mapping[str, Any] = {
+    "loop": "plain",  # the script's own
     "dtype": "bfloat16",
     "optimizer": "adamw_foreach",
     "attention_mask": "padding",
@@ -103,19 +116,20 @@ def case_of(row: Mapping[str, Any]) -> Case:
     return Case({**keys, "seq_len": MEAN_LENGTH}, "after_step", (), LENGTHS_NOTE)
 
 
+def method_of(word: str) -> str:
+    """The workload's word for a method of the collection."""
+    return WORDS.get(word, word)
+
+
 def _method_keys(row: Mapping[str, Any]) -> dict[str, Any]:
-    adapter = row.get("adapter", {})
-    if row["method"].startswith("lora"):
-        targets = tuple(sorted(adapter["target_modules"]))
-        return {
-            "method": "lora",
-            "rank": adapter["r"],
-            "target_modules": targets,
-            "bias": adapter["bias"],
-        }
-    if row["method"] == "prompt_tuning":
-        return {"method": row["method"], "num_virtual_tokens": adapter["num_virtual_tokens"]}
-    return {"method": row["method"]}
+    """The adapter's configuration in the workload's words; what has none is PEFT's own."""
+    method, adapter = method_of(row["method"]), row.get("adapter", {})
+    given = {PEFT_WORDS.get(k, k): v for k, v in adapter.items() if k not in SETTLED}
+    if "target_modules" in given:
+        given["target_modules"] = tuple(sorted(given["target_modules"]))
+    own = {k: v for k, v in given.items() if k in BY_NAME[method].keys}
+    rest = {k: v for k, v in given.items() if k not in own}
+    return {"method": method, **own, **({"peft_config": rest} if rest else {})}
 
 
 def _batches(date: str) -> tuple[Batch, ...]:

@@ -15,8 +15,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from memplan.evidence.metamath import Case, case_of
+from memplan.coverage import why_not_modelled
+from memplan.errors import ConfigError
+from memplan.evidence.metamath import Case, case_of, method_of
+from memplan.method_table import BY_NAME
 from memplan.models.presets import preset_names
+from memplan.workload import Workload
 
 FOLDER = Path(__file__).parent / "published"
 METAMATH = "peft-mm-"
@@ -132,7 +136,12 @@ def workload_of(record: Record) -> Case | NotCovered:
         reason = obstacle(record)
         if reason:
             return NotCovered(reason)
-    return case_of(record.data)
+    case = case_of(record.data)
+    try:
+        why = why_not_modelled(Workload(**case.keys))
+    except ConfigError as error:
+        why = str(error)
+    return case if why is None else NotCovered(f"options: {why}")
 
 
 def _gpus(record: Record) -> str | None:
@@ -152,7 +161,8 @@ def _model(record: Record) -> str | None:
 
 
 def _method(record: Record) -> str | None:
-    return None if record.method in METHODS else f"method: {record.method}"
+    row = BY_NAME.get(method_of(record.method))
+    return None if row is not None and row.modelled else f"method: {record.method}"
 
 
 def _metric(record: Record) -> str | None:
@@ -189,8 +199,6 @@ LIBRARIES = (
 litgpt, torchtune and torchtitan have their own models; torchao's rows run in torchtune's loop;
 ms-swift's and Qwen's run remote code in a Trainer; axolotl and unsloth bring kernels of their own.
 """
-METHODS = ("full", "lora", "lora(rslora)", "prompt_tuning")
-"""The words that the collection uses for what memplan covers; rsLoRA is LoRA with another scale."""
 METRICS = (
     "max_memory_reserved",
     "max_memory_allocated",

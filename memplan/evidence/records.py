@@ -53,6 +53,8 @@ class Measurement:
         driver: Version of the driver, where it could be asked.
         versions: Of the libraries that ran.
         recording: What the allocator counted.
+        rank: Of several ranks, which one was measured.
+        world_size: How many there were.
     """
 
     id: str
@@ -63,6 +65,8 @@ class Measurement:
     driver: str | None
     versions: Mapping[str, str]
     recording: Recording
+    rank: int = 0
+    world_size: int = 1
 
     @property
     def key(self) -> str:
@@ -71,6 +75,7 @@ class Measurement:
 
     def to_mapping(self) -> dict[str, Any]:
         """Plain values, fit for JSON and for `from_mapping`."""
+        of_many = {"rank": self.rank, "world_size": self.world_size} if self.world_size > 1 else {}
         return {
             "schema": SCHEMA,
             "id": self.id,
@@ -80,6 +85,7 @@ class Measurement:
             "gpu": self.gpu,
             "driver": self.driver,
             "versions": dict(self.versions),
+            **of_many,
             "recording": self.recording.to_mapping(),
         }
 
@@ -98,6 +104,7 @@ class Measurement:
             raise ConfigError(f"label: expected {' or '.join(LABELS)}, got {values['label']!r}.")
         given = {key: values[key] for key in (*KINDS, "driver") if key in values}
         given.setdefault("driver", None)
+        given |= _ranks(values)
         return cls(**{**given, "recording": Recording.from_mapping(values["recording"])})
 
 
@@ -105,6 +112,14 @@ KINDS: dict[str, type | tuple[type, ...]] = {
     **{"id": str, "time": str, "label": str, "workload": dict, "gpu": str, "versions": dict},
     "recording": dict,
 }
+
+
+def _ranks(values: Mapping[str, Any]) -> dict[str, int]:
+    """Which rank of how many; lines of one device say nothing of it."""
+    rank, size = values.get("rank", 0), values.get("world_size", 1)
+    if type(rank) is not int or type(size) is not int or not 0 <= rank < size:
+        raise ConfigError(f"rank {str(rank)[:20]} of {str(size)[:20]}: there is no such rank.")
+    return {"rank": rank, "world_size": size}
 
 
 def check_schema(values: Any) -> None:
@@ -129,9 +144,9 @@ def _defaults(key: str) -> tuple[Any, ...]:
     return (default, list(default)) if isinstance(default, tuple) else (default,)
 
 
-def measurement_id(workload: Mapping[str, Any], label: str, time: str) -> str:
-    """A name for one measurement."""
-    return _digest([workload_key(workload, label), time])
+def measurement_id(workload: Mapping[str, Any], label: str, time: str, rank: int = 0) -> str:
+    """A name for one measurement; ranks may end at the same microsecond."""
+    return _digest([workload_key(workload, label), time, *([rank] if rank else [])])
 
 
 def _digest(value: Any) -> str:
@@ -178,6 +193,12 @@ class Writer:
                 with suppress(OSError):  # only what this call wrote goes, under the lock
                     os.ftruncate(self._fd, size)
                 raise
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Alone among the writers of this file: for what several ranks print."""
+        with _locked(self._fd):
+            yield
 
 
 def append(path: str | PathLike[str], measurement: Measurement) -> None:

@@ -7,11 +7,12 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from memplan.errors import ConfigError, MissingError, UnsupportedError
+from memplan.evidence.devices import rank_alone, world_of
 from memplan.evidence.nvml import driver_version
 from memplan.hardware import device_names, load_device
 
@@ -24,14 +25,15 @@ ALLOCATOR_VARIABLES = (
 )
 OTHERWISE = "Or measure on a virtual card: memplan measure --virtual --gpu NAME."
 PROBE = """
-import importlib.util, json
+import importlib.util, json, os
 libraries = ("torch", "transformers", "peft", "accelerate")
 told = {"missing": [n for n in libraries if importlib.util.find_spec(n) is None]}
 if not told["missing"]:
     import torch
     told.update(torch=torch.__version__, cuda=torch.version.cuda, count=torch.cuda.device_count())
-    if torch.cuda.is_available():
-        p = torch.cuda.get_device_properties(0)
+    local = int(os.environ["MEMPLAN_LOCAL_RANK"])
+    if torch.cuda.is_available() and local < told["count"]:
+        p = torch.cuda.get_device_properties(local)
         told.update(name=p.name, total_bytes=p.total_memory, uuid=str(getattr(p, "uuid", "")))
 print("memplan-probe " + json.dumps(told))
 """
@@ -49,15 +51,40 @@ class Target:
         environment: What the process needs besides this one's environment.
         uuid: Of the card, for the driver; empty on a virtual one.
         driver: Its version.
+        rank: Of several ranks, which one runs there.
+        world_size: How many there are.
     """
 
     label: str
     python: str
     gpu: str
     title: str
-    environment: Mapping[str, str] = field(default_factory=dict)
+    environment: dict[str, str] = field(default_factory=dict)
     uuid: str = ""
     driver: str | None = None
+    rank: int = 0
+    world_size: int = 1
+
+    @property
+    def is_virtual(self) -> bool:
+        """Whether the card is."""
+        return self.label == "virtual"
+
+    @property
+    def runs_alone(self) -> bool:
+        """Whether the other ranks are not there."""
+        return self.is_virtual and self.world_size > 1
+
+    def ranks(self, size: int) -> tuple[Target, ...]:
+        """Where a run over so many devices is measured by this process, rank by rank."""
+        if not self.is_virtual or size == 1:
+            return (self,)
+        return tuple(
+            replace(
+                self, rank=r, world_size=size, environment=self.environment | rank_alone(r, size)
+            )
+            for r in range(size)
+        )
 
 
 def find_target(label: str, gpu: str | None = None, *, python: str | None = None) -> Target:
@@ -74,16 +101,11 @@ def find_target(label: str, gpu: str | None = None, *, python: str | None = None
     check_environment(os.environ)
     if label == "virtual":
         return virtual_target(gpu, python=python)
-    return cuda_target(gpu, python=python or sys.executable)
+    return cuda_target(gpu, python=python or sys.executable, world=world_of(os.environ))
 
 
 def check_environment(variables: Mapping[str, str]) -> None:
     """Refuse what would make the measurement one of something else."""
-    if variables.get("WORLD_SIZE", "1") not in ("", "1"):
-        raise UnsupportedError(
-            "measure runs on one GPU so far; under torchrun, with WORLD_SIZE above 1, there is "
-            "nothing yet that it could be held against. Start it without torchrun."
-        )
     for name in ALLOCATOR_VARIABLES:
         if variables.get(name):
             raise UnsupportedError(
@@ -110,21 +132,22 @@ def virtual_target(gpu: str | None, *, python: str | None = None) -> Target:
     )
 
 
-def cuda_target(gpu: str | None, *, python: str) -> Target:
-    """The first card that torch sees on this machine.
+def cuda_target(gpu: str | None, *, python: str, world: tuple[int, int, int] = (0, 1, 0)) -> Target:
+    """The card that torch sees on this machine: the first, or that of this process of many.
 
     Raises:
         MissingError: There is no torch, or no card.
         ConfigError: It is another one than was named.
     """
-    facts = probe(python)
+    rank, size, local = world
+    facts = probe(python, local)
     if facts["missing"]:
         raise MissingError(
             f"{python} has no {', '.join(facts['missing'])}; pip install 'memplan[evidence]' "
             f"there, or name another interpreter with --python. {OTHERWISE}"
         )
     if "name" not in facts:
-        raise MissingError(f"{_why_no_card(facts)} {OTHERWISE}")
+        raise MissingError(f"{_why_no_card(facts, local)} {OTHERWISE}")
     found = card_key(facts["name"], facts["total_bytes"])
     check_named(gpu, found, facts)
     return Target(
@@ -134,20 +157,28 @@ def cuda_target(gpu: str | None, *, python: str) -> Target:
         title=facts["name"],
         uuid=facts["uuid"],
         driver=driver_version(),
+        rank=rank,
+        world_size=size,
     )
 
 
-def _why_no_card(facts: Mapping[str, Any]) -> str:
+def _why_no_card(facts: Mapping[str, Any], local: int) -> str:
+    if facts.get("count"):
+        return (
+            f"this is process {local} of this machine, and torch sees {facts['count']} CUDA GPUs: "
+            f"start {facts['count']} processes at most."
+        )
     if facts["cuda"] is None:
         return f"torch {facts['torch']} was built without CUDA."
     return f"torch {facts['torch']} sees no CUDA GPU on this machine."
 
 
-def probe(python: str) -> dict[str, Any]:
-    """What an interpreter has: libraries, and the card that its torch sees."""
+def probe(python: str, local: int = 0) -> dict[str, Any]:
+    """What an interpreter has: libraries, and the card of that number that its torch sees."""
     try:
         done = subprocess.run(
             [python, "-c", PROBE],
+            env=os.environ | {"MEMPLAN_LOCAL_RANK": str(local)},
             capture_output=True,
             text=True,
             errors="replace",

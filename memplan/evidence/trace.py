@@ -18,7 +18,7 @@ from memplan.allocator.blocks import Block
 from memplan.allocator.caching import DEFAULT_CONFIG, Allocator
 from memplan.allocator.config import AllocatorConfig
 from memplan.allocator.rounding import GRANULE
-from memplan.categories import BACKWARD, BATCH, Fate, category_of
+from memplan.categories import BACKWARD, BATCH, OTHER, Fate, category_of
 from memplan.evidence.frames import (
     ADAPTER,
     OPTIMIZER,
@@ -182,7 +182,7 @@ def is_backward(birth: Birth) -> bool:
 def fate_of(birth: Birth, backward_work: Sequence[int]) -> Fate:
     """What is known of a block whose phase is over."""
     source, phase = source_of(birth.frames), birth.phase
-    if birth.metadata == BATCH_MARK and phase == "forward":
+    if birth.metadata == BATCH_MARK and (phase == "forward" or is_first_batch(phase, source)):
         source = BATCH
     if not birth.step and source in BEFORE_TRAINING:
         phase = BEFORE_TRAINING[source]
@@ -193,6 +193,11 @@ def fate_of(birth: Birth, backward_work: Sequence[int]) -> Fate:
         end = birth.death if birth.death is not None else 1 << 62
         used = following < len(backward_work) and backward_work[following] < end
     return Fate(source, phase, birth.death is None, birth.is_gradient, used)
+
+
+def is_first_batch(phase: str, source: str) -> bool:
+    """Whether a loop asked, between making its optimizer and its first forward."""
+    return phase == "optimizer_init" and source == OTHER
 
 
 class Ledger:

@@ -25,6 +25,9 @@ class LoraLinear8bitLt(LoraLinear):
         if requires_conversion:
             expected_dtype = result.dtype
             x = to(x, self.lora_A.weight.dtype)
+        if self.lora_magnitude_vector is not None:
+            result = self.with_magnitude(x, result, self.lora_magnitude_vector)
+            return to(result, expected_dtype) if requires_conversion else result
         output = scale(self.lora_B(self.lora_A(dropout(x, self.dropout))))
         if requires_conversion:
             output = to(output, expected_dtype)

@@ -9,24 +9,43 @@ import copy
 from collections.abc import Sequence
 from typing import Any
 
-from memplan.engine import Tensor
-from memplan.engine.nn import Module, building_layer, parameter
-from memplan.errors import UnsupportedError
+from memplan.dtypes import INT8, INT32, UINT8
+from memplan.engine import S, Tensor
+from memplan.engine.nn import Linear, Module, building_layer, parameter
+from memplan.errors import ConfigError, UnsupportedError
 from memplan.methods.full import freeze_all
 from memplan.methods.targets import is_saved
+
+PACKED = (UINT8, INT8, INT32)
 
 
 class ModulesToSaveWrapper(Module):
     """Runs a trainable copy; the original stays, frozen."""
 
-    def __init__(self, original_module: Module) -> None:
+    def __init__(self, original_module: Module, tied_weight: Tensor | None = None) -> None:
         self.original_module = original_module
-        self.modules_to_save = deep_copy(original_module)
+        self.modules_to_save = (
+            deep_copy(original_module) if tied_weight is None else linear_around(tied_weight)
+        )
         freeze_all(original_module)
+        self.further: list[Module] = []
+
+    def add_copy(self) -> None:
+        """A copy of a further adapter, which is not active."""
+        self.further = [*self.further, freeze_all(deep_copy(self.original_module))]
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The copy's forward."""
         return self.modules_to_save(*args, **kwargs)
+
+
+def linear_around(weight: Tensor) -> Linear:
+    """A layer whose weight is another module's."""
+    S.meta = True
+    made = Linear(weight.shape[1], weight.shape[0], weight.dtype)
+    S.meta = False
+    made.weight = weight
+    return made
 
 
 def deep_copy(module: Module) -> Module:
@@ -49,9 +68,24 @@ def save_modules(model: Module, modules_to_save: Sequence[str]) -> None:
         if any(name.startswith(f"{other}.") for other in names):
             raise UnsupportedError(f"modules_to_save: {name} lies within another of them.")
     for name in names:
+        refuse_packed(submodule(model, name), name)
+    for name in names:
         parent, _, child = name.rpartition(".")
         wrapper = ModulesToSaveWrapper(submodule(model, name))
         replace_child(submodule(model, parent), child, wrapper)
+
+
+def refuse_packed(module: Module, name: str) -> None:
+    """Torch trains no whole numbers, and PEFT wants every parameter of a copy to train.
+
+    Raises:
+        ConfigError: A parameter is packed.
+    """
+    if any(p.dtype in PACKED for p in module.parameters()):
+        raise ConfigError(
+            f"modules_to_save: {name} is quantised, and only tensors of floating point dtype can "
+            "require gradients; save what is not quantised, such as lm_head."
+        )
 
 
 def submodule(model: Module, name: str) -> Module:

@@ -63,6 +63,18 @@ class Targets:
             return is_linear and name != OUTPUT_EMBEDDING
         return is_named(name, self.modules) and self.is_in_layers(name)
 
+    def embedding_is_targeted(self) -> bool:
+        """Whether an adapter's checkpoint holds the adapted embeddings, too.
+
+        Source: huggingface/peft v0.21.2 peft/utils/save_and_load.py
+        ``get_peft_model_state_dict``.
+        """
+        if self.modules == ALL_LINEAR:
+            return False
+        if isinstance(self.modules, str):
+            return any(re.fullmatch(self.modules, n) for n in ("model.embed_tokens", "lm_head"))
+        return any(name in self.modules for name in ("embed_tokens", OUTPUT_EMBEDDING))
+
     def is_in_layers(self, name: str) -> bool:
         """Whether a module lies in one of ``layers_to_transform``."""
         if not self.layers:

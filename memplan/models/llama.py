@@ -9,6 +9,7 @@ utils/generic.py ``merge_with_config_defaults``.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import ClassVar, NamedTuple
 
@@ -29,6 +30,7 @@ from memplan.models.masks import create_causal_mask
 from memplan.models.rope import RotaryEmbedding, apply_rotary_pos_emb
 
 Masks = dict[str, Tensor | None]
+FusedLoss = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
 FULL, SLIDING = "full_attention", "sliding_attention"
 
 
@@ -46,7 +48,7 @@ class CausalLMOutput(NamedTuple):
     """
 
     loss: Tensor
-    logits: Tensor
+    logits: Tensor | None
     past_key_values: DynamicCache | None
 
 
@@ -58,6 +60,7 @@ class Attention(Module):
         self.num_key_value_groups = c.num_key_value_groups
         self.attention_dropout = c.attention_dropout
         self.attention = attention_function(implementation)
+        self.rotate = apply_rotary_pos_emb
         query, key = c.num_attention_heads * c.head_dim, c.num_key_value_heads * c.head_dim
         self.q_proj = Linear(c.hidden_size, query, dtype, bias=c.qkv_bias)
         self.k_proj = Linear(c.hidden_size, key, dtype, bias=c.qkv_bias)
@@ -76,7 +79,7 @@ class Attention(Module):
         key_states = transpose(self.key(hidden_states), 1, 2)
         value_states = transpose(self.heads(self.v_proj(hidden_states)), 1, 2)
         cos, sin = position_embeddings
-        query_states, key_states = apply_rotary_pos_emb(query_states, key_states, cos, sin)
+        query_states, key_states = self.rotate(query_states, key_states, cos, sin)
         if past_key_values is not None:
             key_states, value_states = past_key_values.update(
                 key_states, value_states, self.layer_idx
@@ -164,9 +167,11 @@ class LlamaModel(Module):
     Attributes:
         checkpointing: ``None``, or ``use_reentrant`` of activation checkpointing.
         use_cache: ``config.use_cache``.
+        always_returns_cache: Whether a cache that was given is returned without ``use_cache``, too.
     """
 
     layer_class: ClassVar[type[DecoderLayer]] = DecoderLayer
+    always_returns_cache: ClassVar[bool] = True
 
     def __init__(self, c: ModelConfig, dtype: DType, implementation: str, depth: Depth) -> None:
         self.embed_tokens = Embedding(c.vocab_size, c.hidden_size, dtype)
@@ -186,17 +191,17 @@ class LlamaModel(Module):
         input_ids: Tensor | None,
         attention_mask: Tensor | None,
         inputs_embeds: Tensor | None = None,
+        past_key_values: DynamicCache | None = None,
     ) -> BaseModelOutput:
         """input_ids: (B, S), or inputs_embeds: (B, S, hidden_size)."""
         if inputs_embeds is None:
             inputs_embeds = self.embed_tokens(input_ids)
-        past_key_values = self.new_cache()
-        position_ids = add_number(empty((inputs_embeds.shape[1],), INT64))
-        position_ids = unsqueeze(position_ids, 0)
-        has_cache = past_key_values is not None
-        causal_masks = self.create_masks(inputs_embeds, attention_mask, position_ids, has_cache)
+        past_key_values = past_key_values or self.new_cache()
+        past = None if past_key_values is None else past_key_values.get_seq_length()
+        position_ids = unsqueeze(self.positions(inputs_embeds.shape[1]), 0)
+        causal_masks = self.create_masks(inputs_embeds, attention_mask, position_ids, past)
         hidden_states = inputs_embeds
-        position_embeddings = self.rotary_emb(hidden_states, position_ids)
+        position_embeddings = self.rotary_emb(hidden_states, position_ids, past or 0)
         for i, decoder_layer in enumerate(self.layers):
             S.tape.enter(i)
             layer = partial(
@@ -206,18 +211,23 @@ class LlamaModel(Module):
                 past_key_values=past_key_values,
                 position_embeddings=position_embeddings,
             )
-            if self.checkpointing is None:
+            if self.checkpointing is None or not S.training:
                 hidden_states = layer(hidden_states)
             else:
                 hidden_states = checkpoint(layer, hidden_states, use_reentrant=self.checkpointing)
             del layer
         S.tape.enter(OUTSIDE)
         hidden_states = self.norm(hidden_states)
-        return BaseModelOutput(hidden_states, past_key_values)
+        is_returned = self.use_cache or self.always_returns_cache
+        return BaseModelOutput(hidden_states, past_key_values if is_returned else None)
+
+    def positions(self, n: int) -> Tensor:
+        """``torch.arange(n) + past_seen_tokens``."""
+        return add_number(empty((n,), INT64))
 
     def new_cache(self) -> DynamicCache | None:
-        """A cache if one is asked for; activation checkpointing turns it off everywhere."""
-        if not self.use_cache or self.checkpointing is not None:
+        """A cache if one is asked for; activation checkpointing turns it off in training."""
+        if not self.use_cache or (self.checkpointing is not None and S.training):
             return None
         return DynamicCache(self.layer_types, self.sliding_window)
 
@@ -226,23 +236,32 @@ class LlamaModel(Module):
         inputs_embeds: Tensor,
         attention_mask: Tensor | None,
         position_ids: Tensor,
-        has_cache: bool,
+        past: int | None,
     ) -> Masks:
         """The mask of each kind of layer."""
         args = self.implementation, inputs_embeds, attention_mask, position_ids
-        return {FULL: create_causal_mask(*args, has_cache=has_cache)}
+        return {FULL: create_causal_mask(*args, past=past)}
 
 
 class LlamaForCausalLM(Module):
     """``LlamaForCausalLM``."""
 
     model_class: ClassVar[type[LlamaModel]] = LlamaModel
+    release: ClassVar[str | None] = None
+    """Of transformers, if it is not today's."""
 
     def __init__(self, c: ModelConfig, dtype: DType, implementation: str, depth: Depth) -> None:
+        self.config = c
+        self.fused_loss: FusedLoss | None = None
+        self.num_items_in_batch: Tensor | None = None
         self.model = self.model_class(c, dtype, implementation, depth)
         self.lm_head = Linear(c.hidden_size, c.vocab_size, dtype)
         if c.tie_word_embeddings:
             self.lm_head.weight = self.model.embed_tokens.weight
+
+    def cache_of(self, data: Iterable[Tensor]) -> DynamicCache:
+        """A cache for ``past_key_values`` that holds keys and values of each layer."""
+        return DynamicCache.of_data(data)
 
     def enable_input_require_grads(self) -> None:
         """The embedding's output wants a gradient, whether or not its weight trains."""
@@ -255,10 +274,17 @@ class LlamaForCausalLM(Module):
         inputs_embeds: Tensor | None = None,
         *,
         labels: Tensor,
+        past_key_values: DynamicCache | None = None,
     ) -> CausalLMOutput:
         """Loss and logits of a batch."""
-        outputs: BaseModelOutput = self.model(input_ids, attention_mask, inputs_embeds)
+        outputs: BaseModelOutput = self.model(
+            input_ids, attention_mask, inputs_embeds, past_key_values
+        )
         hidden_states = outputs.last_hidden_state
+        if self.fused_loss is not None and S.training:
+            weight = self.lm_head.weight
+            loss = self.fused_loss(hidden_states, weight, labels, self.num_items_in_batch)
+            return CausalLMOutput(loss, None, outputs.past_key_values)
         logits = self.lm_head(hidden_states)
-        loss = causal_lm_loss(logits, labels)
+        loss = causal_lm_loss(logits, labels, self.num_items_in_batch)
         return CausalLMOutput(loss, logits, outputs.past_key_values)

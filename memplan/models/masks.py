@@ -1,7 +1,8 @@
 """Causal masks, full and windowed. Source: huggingface/transformers v5.18.0 masking_utils.py.
 
 A mask is made on the device in many small steps; where it would say no more than the kernel's own
-causality, SDPA gets none. Local variables live as long here as there. B batch, N sequence length.
+causality, SDPA gets none. Local variables live as long here as there. B batch, N queries, M keys:
+those of the queries and, before them, those that a cache held already.
 """
 
 from __future__ import annotations
@@ -20,48 +21,61 @@ def create_causal_mask(
     attention_mask: Tensor | None,
     position_ids: Tensor,
     *,
-    has_cache: bool = False,
+    past: int | None = None,
     sliding_window: int | None = None,
 ) -> Tensor | None:
     """The mask for the attention function, or none where the kernel's own causality will do.
 
     ``create_causal_mask``; with a window, ``create_sliding_window_causal_mask``.
+
+    Args:
+        implementation: Of the attention.
+        inputs_embeds: (B, N, hidden_size).
+        attention_mask: (B, M), or none.
+        position_ids: (1, N).
+        past: Keys that the cache holds already, or none where there is no cache. [tokens]
+        sliding_window: Length of the window. [tokens]
     """
     batch, n, dtype = inputs_embeds.shape[0], inputs_embeds.shape[1], inputs_embeds.dtype
     if attention_mask is not None:
         attention_mask = to(attention_mask, BOOL)
-    elif not has_cache:
+    elif past is None:
         find_packed_sequence_indices(position_ids, batch)
     if implementation == "eager":
-        return eager_mask(attention_mask, batch, n, dtype, sliding_window)
-    if ignore_causal_mask(attention_mask, n, sliding_window):
+        mask = sdpa_mask(attention_mask, batch, n, past or 0, sliding_window)
+        return where_numbers(mask, dtype)  # eager attention always gets one
+    if ignore_causal_mask(attention_mask, n, past or 0, sliding_window):
         return None
-    return sdpa_mask(attention_mask, batch, n, sliding_window)
+    return sdpa_mask(attention_mask, batch, n, past or 0, sliding_window)
 
 
-def ignore_causal_mask(padding_mask: Tensor | None, n: int, sliding_window: int | None) -> bool:
-    """``_ignore_causal_mask_sdpa``: no padding, and no window that is reached.
+def ignore_causal_mask(
+    padding_mask: Tensor | None, n: int, past: int, sliding_window: int | None
+) -> bool:
+    """``_ignore_causal_mask_sdpa``: no padding, no window that is reached, as many keys as queries.
 
-    A given padding mask is taken to have padding: it is asked twice, and the answer is no.
+    A given padding mask is taken to have padding: it is asked up to twice, and the answer is no.
     """
-    if sliding_window is not None and n >= sliding_window:
+    if sliding_window is not None and n + past >= sliding_window:
         return False
-    if padding_mask is None:
-        return True
-    all_true(padding_mask)
-    all_true(padding_mask)
+    if n == 1 or not past:
+        if padding_mask is None:
+            return True
+        all_true(padding_mask)
+    if not past and padding_mask is not None:
+        all_true(padding_mask)
     return False
 
 
 def sdpa_mask(
-    padding_mask: Tensor | None, batch: int, n: int, sliding_window: int | None
+    padding_mask: Tensor | None, batch: int, n: int, past: int, sliding_window: int | None
 ) -> Tensor:
-    """A boolean mask over the batch, rows and columns: (B, 1, N, N)."""
+    """A boolean mask over the batch, rows and columns: (B, 1, N, M)."""
     batch_arange, head_arange = empty((batch,), INT64), empty((1,), INT64)
     q_arange = add_number(empty((n,), INT64))
-    kv_arange = add_number(empty((n,), INT64))
+    kv_arange = add_number(empty((n + past,), INT64))
     attention_mask = mask_function(padding_mask, batch, q_arange, kv_arange, sliding_window)
-    attention_mask = expand(attention_mask, (batch, 1, n, n))
+    attention_mask = expand(attention_mask, (batch, 1, n, n + past))
     del kv_arange, q_arange, head_arange, batch_arange
     return attention_mask
 
@@ -125,17 +139,11 @@ def all_true(mask: Tensor) -> None:
     del equal, total
 
 
-def eager_mask(
-    padding_mask: Tensor | None, batch: int, n: int, dtype: DType, sliding_window: int | None
-) -> Tensor:
-    """The boolean mask as zeros and the dtype's lowest number; eager attention always gets one."""
-    mask = sdpa_mask(padding_mask, batch, n, sliding_window)
-    mask = where_numbers(mask, dtype)
-    return mask
-
-
 def where_numbers(mask: Tensor, dtype: DType) -> Tensor:
-    """``torch.where(mask, torch.tensor(0.0, device), number)``: numbers on the device, too."""
+    """``eager_mask``: the boolean mask as zeros and the dtype's lowest number.
+
+    ``torch.where(mask, torch.tensor(0.0, device), number)``: numbers on the device, too.
+    """
     zero, lowest = empty((), dtype), empty((), dtype)
     out = empty(mask.shape, dtype)
     del lowest, zero

@@ -15,17 +15,19 @@ from memplan.models.masks import create_causal_mask
 class MistralModel(LlamaModel):
     """``MistralModel``."""
 
+    always_returns_cache = False
+
     def create_masks(
         self,
         inputs_embeds: Tensor,
         attention_mask: Tensor | None,
         position_ids: Tensor,
-        has_cache: bool,
+        past: int | None,
     ) -> Masks:
         """One mask, with the window if there is one."""
         window = self.sliding_window
         args = self.implementation, inputs_embeds, attention_mask, position_ids
-        mask = create_causal_mask(*args, has_cache=has_cache, sliding_window=window)
+        mask = create_causal_mask(*args, past=past, sliding_window=window)
         return {FULL if window is None else SLIDING: mask}
 
 

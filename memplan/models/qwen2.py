@@ -15,20 +15,21 @@ from memplan.models.masks import create_causal_mask
 class Qwen2Model(LlamaModel):
     """``Qwen2Model``."""
 
+    always_returns_cache = False
+
     def create_masks(
         self,
         inputs_embeds: Tensor,
         attention_mask: Tensor | None,
         position_ids: Tensor,
-        has_cache: bool,
+        past: int | None,
     ) -> Masks:
         """A mask for full layers, needed or not, and one for sliding layers where there are any."""
         args = self.implementation, inputs_embeds, attention_mask, position_ids
-        masks: Masks = {FULL: create_causal_mask(*args, has_cache=has_cache)}
+        masks: Masks = {FULL: create_causal_mask(*args, past=past)}
         if SLIDING in self.layer_types:
-            masks[SLIDING] = create_causal_mask(
-                *args, has_cache=has_cache, sliding_window=self.sliding_window
-            )
+            window = self.sliding_window
+            masks[SLIDING] = create_causal_mask(*args, past=past, sliding_window=window)
         return masks
 
 

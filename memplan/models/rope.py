@@ -13,6 +13,7 @@ from memplan.engine.ops.matmul import workspace
 from memplan.engine.ops.pointwise import add, cat, mul, neg, scale, to, unary
 from memplan.engine.ops.views import half, unsqueeze
 from memplan.engine.reduction import borrow_full
+from memplan.engine.state import count_flops
 from memplan.models.config import ModelConfig
 from memplan.models.rope_frequencies import dynamic_ntk_frequencies, longrope_frequencies
 
@@ -48,54 +49,59 @@ class RotaryEmbedding(Module):
         self.rope_type, self.rope_parameters = config.rope_type, config.rope_parameters
         self.max_seq_len_cached = self.original_max_seq_len = config.max_position_embeddings
         self.long_seq_len: Tensor | None = None
+        self.buffer_dtype = FP32
 
     def materialize(self) -> None:
         """``modeling_utils.py`` ``_move_missing_keys_from_meta_to_device``: two buffers."""
-        n = self.dim // 2 * FP32.itemsize
+        n = self.dim // 2 * self.buffer_dtype.itemsize
         self.inv_freq, self.original_inv_freq = Storage(n), Storage(n)
 
-    def forward(self, x: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
-        """Cos and sin, (1, S, head_dim) in the dtype of ``x``."""
+    def forward(self, x: Tensor, position_ids: Tensor, past: int = 0) -> tuple[Tensor, Tensor]:
+        """Cos and sin, (1, S, head_dim) in the dtype of ``x``, of positions after ``past``."""
         with no_grad():
             n = position_ids.shape[1]
-            self.update(n)
+            self.update(n, past)
+            inv_freq_expanded = None
+            if self.buffer_dtype is not FP32:
+                inv_freq_expanded = empty((1, self.dim // 2, 1), FP32)
             position_ids_expanded = empty((1, 1, n), FP32)
             freqs = empty((1, self.dim // 2, n), FP32)
+            count_flops(self.dim * n)
             workspace()
             emb = empty((1, n, self.dim), FP32)
             cos = scale(unary(emb))
             sin = scale(unary(emb))
             out = to(cos, x.dtype), to(sin, x.dtype)
-            del sin, cos, emb, freqs, position_ids_expanded
+            del sin, cos, emb, freqs, position_ids_expanded, inv_freq_expanded
             return out
 
-    def update(self, n: int) -> None:
+    def update(self, n: int, past: int) -> None:
         """``dynamic_rope_update``."""
         if self.rope_type == "dynamic":
-            self.dynamic_frequency_update(n)
+            self.dynamic_frequency_update(n, past)
         elif self.rope_type == "longrope":
-            self.longrope_frequency_update(n)
+            self.longrope_frequency_update(n, past)
 
-    def dynamic_frequency_update(self, n: int) -> None:
+    def dynamic_frequency_update(self, n: int, past: int) -> None:
         """New frequencies when a sequence is longer than any before, by its length on the device.
 
         The way back, for a shorter sequence later, is not modelled: a run has one length.
         """
         seq_len = longest_position(n)
         compare()  # seq_len > max_seq_len_cached
-        if n > self.max_seq_len_cached:
+        if n + past > self.max_seq_len_cached:
             self.inv_freq = dynamic_ntk_frequencies(self.dim, self.rope_parameters["factor"])
-            self.max_seq_len_cached, self.long_seq_len = n, seq_len
+            self.max_seq_len_cached, self.long_seq_len = n + past, seq_len
         compare()  # seq_len < original_max_seq_len
 
-    def longrope_frequency_update(self, n: int) -> None:
+    def longrope_frequency_update(self, n: int, past: int) -> None:
         """The long factors in every forward of a sequence longer than the original length.
 
         A ``hasattr`` should keep them, but asks for ``None_long_inv_freq``: they are made again.
         """
         seq_len = longest_position(n)
         compare()  # seq_len > original_max_position_embeddings
-        if n > self.rope_parameters["original_max_position_embeddings"]:
+        if n + past > self.rope_parameters["original_max_position_embeddings"]:
             self.inv_freq = longrope_frequencies(self.dim)
         else:
             self.inv_freq = self.original_inv_freq

@@ -12,9 +12,9 @@ from collections.abc import Iterable, Iterator
 from typing import ClassVar
 
 from memplan.dtypes import DType
+from memplan.engine.nn import Module
 from memplan.engine.state import S
-from memplan.engine.tape import OUTSIDE
-from memplan.engine.tensor import Tensor
+from memplan.engine.tensor import Tensor, empty
 
 
 class Optimizer(ABC):
@@ -23,19 +23,32 @@ class Optimizer(ABC):
     Attributes:
         takes_scale: Whether the step itself divides by a GradScaler's scale
             (``_step_supports_amp_scaling``).
+        is_in_backward: Whether parameters are updated within backward, and not by the step.
+        host_scalars: Numbers on the host, of each parameter, that are made with the optimizer.
         params: Trainable parameters, in the model's order.
         state: What is kept for each parameter that was ever updated.
     """
 
+    host_scalars: ClassVar[int] = 0
     takes_scale: ClassVar[bool] = False
+    is_in_backward: ClassVar[bool] = False
 
     def __init__(self, params: Iterable[Tensor]) -> None:
         self.params = list(params)
         self.state: dict[Tensor, tuple[Tensor, ...]] = {}
 
+    def look_into(self, model: Module) -> None:  # noqa: B027
+        """Learn of the model which parameters are updated how, where that makes a difference."""
+
     @abstractmethod
     def step(self) -> None:
         """Update the parameters that have a gradient."""
+
+    def step_groups(self, groups: Iterable[list[Tensor]]) -> None:
+        """Update groups of parameters, one after the other; names are dropped between them."""
+        for group in groups:
+            self.params = group
+            self.step()
 
     def with_gradient(self) -> list[Tensor]:
         """The parameters that a step updates."""
@@ -50,10 +63,16 @@ class Optimizer(ABC):
 def in_layers(params: Iterable[Tensor]) -> Iterator[Tensor]:
     """The parameters one by one, with what happens meanwhile put down to each one's layer."""
     tape = S.tape
+    before = tape.origin
     for p in params:
         tape.enter(p.layer)
         yield p
-    tape.enter(OUTSIDE)
+    tape.enter(before)
+
+
+def like(params: Iterable[Tensor]) -> list[Tensor]:
+    """What a foreach function that is not in place returns: a tensor for each parameter."""
+    return [empty(p.shape, p.dtype) for p in in_layers(params)]
 
 
 def count(params: Iterable[Tensor]) -> int:

@@ -18,12 +18,22 @@ CHUNK = 65536
 """Elements of a chunk (``kChunkSize``, ``aten/src/ATen/native/cuda/MultiTensorApply.cuh``)."""
 
 
-def clip_grad_norm(params: list[Tensor]) -> None:
-    """Clip in place; nothing of it stays."""
+def clip_grad_norm(params: list[Tensor]) -> Tensor | None:
+    """Clip all together in place; their norm, or none where there is no gradient."""
     trained = [p for p in params if p.grad is not None]
     if not trained:
-        return
+        return None
     total_norm = norm_of_norms(trained)
+    clip_coefficient(total_norm.dtype)
+    return total_norm
+
+
+def clip_own_norm(p: Tensor) -> None:
+    """Clip one parameter's gradient by itself, as for each of the layers that it stands for."""
+    norms = foreach_norm([p], 1)
+    stacked = empty((1,), p.dtype)
+    total_norm = empty((), p.dtype)
+    del stacked, norms
     clip_coefficient(total_norm.dtype)
 
 
@@ -35,7 +45,7 @@ def norm_of_norms(params: list[Tensor]) -> Tensor:
     """
     norms: list[Tensor] = []
     for group in by_dtype(params):
-        norms += foreach_norm(group)
+        norms += foreach_norm(group, count(group))
     dtype = reduce(promote, {p.dtype: None for p in params})
     stacked = empty((count(params),), dtype)
     total_norm = empty((), dtype)
@@ -43,10 +53,15 @@ def norm_of_norms(params: list[Tensor]) -> Tensor:
     return total_norm
 
 
-def foreach_norm(params: list[Tensor]) -> list[Tensor]:
-    """``_foreach_norm``: zeros for the largest gradient's chunks, times all; then the norms."""
+def foreach_norm(params: list[Tensor], number: int) -> list[Tensor]:
+    """``_foreach_norm``: zeros for the largest gradient's chunks, times all; then the norms.
+
+    Args:
+        params: Those that are there.
+        number: How many they stand for.
+    """
     most = max(ceil_div(numel(p.shape), CHUNK) for p in params)
-    partial = empty((count(params) * most,), FP32)
+    partial = empty((number * most,), FP32)
     norms = [empty((), p.dtype) for p in in_layers(params)]
     del partial
     return norms

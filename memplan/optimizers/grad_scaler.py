@@ -47,6 +47,7 @@ class GradScaler:
                 "optimizer: none does not go with autocast float16 and gradient clipping: "
                 "GradScaler.unscale_ asks the optimizer for the gradients. Set max_grad_norm: 0."
             )
+        refuse_in_backward(optimizer)
         refuse_float16(optimizer)
         double = empty((), FP64)
         reciprocal = empty((), FP64)
@@ -70,6 +71,7 @@ class GradScaler:
 
     def step(self, optimizer: Optimizer) -> None:
         """The optimizer's step, on gradients that were unscaled, here or by the step itself."""
+        refuse_in_backward(optimizer)
         if optimizer.takes_scale:
             self.step_with_scale(optimizer)
             return
@@ -95,6 +97,15 @@ class GradScaler:
     def update(self) -> None:
         """Adjust the scale in place and forget what was found."""
         self.found_inf = None
+
+
+def refuse_in_backward(optimizer: Optimizer) -> None:
+    """What ``step`` raises as an ``AssertionError``: ``_unscale_grads_`` saw no gradient."""
+    if optimizer.is_in_backward:
+        raise ConfigError(
+            "autocast: float16 does not go with an optimizer that works within backward: torch "
+            "raises 'No inf checks were recorded for this optimizer'. Use autocast: bfloat16."
+        )
 
 
 def refuse_float16(optimizer: Optimizer) -> None:

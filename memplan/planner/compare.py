@@ -12,6 +12,7 @@ from memplan.coverage import modelled_value
 from memplan.errors import ConfigError, UnknownNameError
 from memplan.estimate import estimate
 from memplan.method_table import BY_NAME
+from memplan.planner.smallest import smallest_gpu
 from memplan.results import Estimate
 from memplan.values import checked_value
 from memplan.workload import DEFAULTS
@@ -41,10 +42,17 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A combination that runs, and what it needs."""
+    """A combination that runs, and what it needs.
+
+    Attributes:
+        case: Which one.
+        estimate: What it needs.
+        smallest_gpu: The smallest card of the catalogue that it fits, if there is one.
+    """
 
     case: Case
     estimate: Estimate
+    smallest_gpu: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +152,11 @@ def _takes(method: str, key: str) -> bool:
 
 def _collect(results: Sequence[tuple[Case, Estimate | ConfigError]]) -> Comparison:
     """Rows in order; an error that every row has is an error of the call."""
-    rows = [Row(case, result) for case, result in results if isinstance(result, Estimate)]
+    rows = [
+        Row(case, result, smallest_gpu(result))
+        for case, result in results
+        if isinstance(result, Estimate)
+    ]
     errors = [result for _, result in results if isinstance(result, ConfigError)]
     if not rows and len({str(error) for error in errors}) == 1:
         raise errors[0]

@@ -1,4 +1,4 @@
-"""Quantised base models: bitsandbytes 4-bit and int8 under transformers and PEFT."""
+"""Quantised base models under transformers and PEFT: bitsandbytes, torchao, hqq."""
 
 from memplan.quantization.prepare import prepare_model_for_kbit_training
 from memplan.quantization.schemes import replace_linears

@@ -16,12 +16,14 @@ class QuantizedLinear(Linear):
     Source: huggingface/transformers v5.18.0 integrations/bitsandbytes.py.
 
     Attributes:
-        bits: Bits of one packed weight, and what it counts in the warm-up of the allocator. [bits]
+        bits: Of bitsandbytes' layers, bits of one packed weight: what PEFT goes by. [bits]
+        is_kbit: Whether ``prepare_model_for_kbit_training`` casts the rest of the model to fp32.
         weight_dtype: Dtype in which the checkpoint's weight reaches the device.
         compute_dtype: Dtype that PEFT moves adapters to.
     """
 
     bits: int
+    is_kbit = True
 
     def __init__(self, plain: Linear, packed: Shape, stored: DType, compute_dtype: DType) -> None:
         self.in_features, self.out_features = plain.in_features, plain.out_features
@@ -34,6 +36,16 @@ class QuantizedLinear(Linear):
     def num_elements(self) -> int:
         """Elements of the weight before it is packed."""
         return self.in_features * self.out_features
+
+    @property
+    def wrapped_bytes(self) -> int:
+        """What the weight's parameter holds beside the packed weight. [bytes]"""
+        return 0
+
+    @property
+    def warmup_bits(self) -> int:
+        """What one packed weight counts in the warm-up of the allocator. [bits]"""
+        return self.bits
 
     def load_weight(self) -> None:
         """Allocate what the loading of this weight allocates; this module holds what stays."""

@@ -9,6 +9,8 @@ Source: bitsandbytes 0.50.2 nn/modules.py ``Linear4bit``, ``Params4bit``; autogr
 
 from __future__ import annotations
 
+from copy import copy
+
 from memplan.dtypes import FP32, UINT8
 from memplan.engine.autograd import PyNode, needs_grad
 from memplan.engine.nn import Linear
@@ -17,7 +19,7 @@ from memplan.engine.ops.pointwise import to
 from memplan.engine.ops.views import contiguous, reshape_raw
 from memplan.engine.reduction import borrow_full
 from memplan.engine.sizes import ceil_div
-from memplan.engine.state import S, no_grad
+from memplan.engine.state import S, count_flops, no_grad
 from memplan.engine.tape import OUTSIDE
 from memplan.engine.tensor import Shape, Storage, Tensor, empty, numel
 from memplan.quantization.base import QuantizedLinear, bias_gradient
@@ -75,6 +77,20 @@ class QuantState:
         del shifted
         self.absmax = quantized
 
+    def copied(self) -> QuantState:
+        """``copy.deepcopy``."""
+        made = copy(self)
+        made.absmax, made.code = clone(self.absmax), clone(self.code)
+        if self.nested is not None:
+            offset, absmax, code = self.nested
+            made.nested = clone(offset), clone(absmax), clone(code)
+        return made
+
+
+def clone(storage: Storage) -> Storage:
+    """A storage of the same size."""
+    return Storage(storage.nbytes)
+
 
 def make_code() -> Storage:
     """``get_4bit_type``: a code divided by its largest magnitude."""
@@ -94,6 +110,7 @@ class Linear4bit(QuantizedLinear):
 
     bits = 4
     state: QuantState
+    quant_state: QuantState
 
     def __init__(self, plain: Linear, codes: CodeCache | None) -> None:
         n = plain.in_features * plain.out_features
@@ -119,6 +136,27 @@ class Linear4bit(QuantizedLinear):
         bias = self.match_bias(x.dtype)
         return to(matmul_4bit(x, self, bias), inp_dtype)
 
+    def copied(self) -> Linear4bit:
+        """``copy.deepcopy``: the statistics twice, as the weight's and as the layer's own.
+
+        Source: bitsandbytes 0.50.2 nn/modules.py ``Params4bit.__deepcopy__``, ``_quantize``.
+        """
+        made = copy(self)
+        made.state = self.state.copied()
+        made.weight = empty(self.weight.shape, self.weight.dtype)
+        made.bias = None if self.bias is None else empty(self.bias.shape, self.bias.dtype)
+        made.quant_state = self.state.copied()
+        return made
+
+    def dequantized(self) -> Tensor:
+        """``dequantize_4bit`` of the weight."""
+        if self.state.nested is not None:
+            absmax = empty((self.state.blocks,), FP32)  # the offset is added in place
+        weight = empty((self.out_features, self.in_features), self.weight_dtype)
+        if self.state.nested is not None:
+            del absmax
+        return weight
+
 
 def matmul_4bit(a: Tensor, layer: Linear4bit, bias: Tensor | None) -> Tensor:
     """``MatMul4Bit``, or the bare product where no gradient is wanted."""
@@ -143,6 +181,7 @@ def gemm_4bit(a: Tensor, layer: Linear4bit, bias: Tensor | None) -> Tensor:
     n, k = layer.out_features, layer.in_features
     if uses_fused_kernel(numel(a.shape[:-1]), n, k, a.dtype, S.kernels):
         a = contiguous(a)
+        count_flops(2 * numel(a.shape) * n)
         return empty((*a.shape[:-1], n), a.dtype)
     if layer.state.nested is not None:
         dequantized = empty((layer.state.blocks,), FP32)
@@ -156,12 +195,8 @@ def gemm_4bit(a: Tensor, layer: Linear4bit, bias: Tensor | None) -> Tensor:
 
 def input_gradient(grad: Tensor, shape: Shape, layer: Linear4bit) -> Tensor:
     """``torch.matmul(grad_output, F.dequantize_4bit(B, ctx.state).to(grad_output.dtype))``."""
-    if layer.state.nested is not None:
-        absmax = empty((layer.state.blocks,), FP32)  # the offset is added in place
-    weight = empty((layer.out_features, layer.in_features), layer.weight_dtype)
-    if layer.state.nested is not None:
-        del absmax
+    weight = layer.dequantized()
     weight = to(weight, grad.dtype)
     if grad.strides is not None:
         grad = reshape_raw(grad, (numel(grad.shape[:-1]), grad.shape[-1]))
-    return product(shape, grad.dtype)
+    return product(shape, grad.dtype, layer.out_features)

@@ -16,7 +16,7 @@ from memplan.engine.nn import Linear
 from memplan.engine.ops.matmul import linear, product
 from memplan.engine.ops.views import reshape_raw
 from memplan.engine.reduction import borrow_full
-from memplan.engine.state import no_grad
+from memplan.engine.state import count_flops, no_grad
 from memplan.engine.tensor import Shape, Storage, Tensor, alias, empty, numel
 from memplan.quantization.base import QuantizedLinear, bias_gradient
 
@@ -46,6 +46,16 @@ class Linear8bitLt(QuantizedLinear):
         """x: (..., in_features) -> (..., out_features), in the dtype of ``x``."""
         bias = self.match_bias(x.dtype)
         return matmul_8bit(x, self, bias)
+
+    def dequantized(self) -> Tensor:
+        """``int8_vectorwise_dequant``: weights times scales, then times 1 / 127, in fp32.
+
+        Source: bitsandbytes 0.50.2 _ops.py.
+        """
+        scaled = empty(self.weight.shape, FP32)
+        weight = empty(self.weight.shape, FP32)
+        del scaled
+        return weight
 
 
 def matmul_8bit(a: Tensor, layer: Linear8bitLt, bias: Tensor | None) -> Tensor:
@@ -109,6 +119,8 @@ def quantize_rows(a: Tensor) -> tuple[Tensor, Tensor]:
 def int8_linear_matmul(quantized: Tensor, layer: Linear8bitLt) -> Tensor:
     """The int8 product of cublasLt, or one in fp32 where rows are not a multiple of 4 long."""
     out = empty((quantized.shape[0], layer.out_features), INT32)
+    if not layer.in_features % 4:
+        count_flops(2 * numel(out.shape) * layer.in_features)
     if layer.in_features % 4:
         activation = empty(quantized.shape, FP32)
         weight = empty(layer.weight.shape, FP32)
@@ -130,6 +142,6 @@ def input_gradient(grad: Tensor, shape: Shape, dtype: DType, layer: Linear8bitLt
     del scales
     if grad.dtype is not dtype:
         grad = empty(grad.shape, dtype)
-    out = product((numel(shape[:-1]), shape[-1]), dtype)
+    out = product((numel(shape[:-1]), shape[-1]), dtype, layer.out_features)
     del weight
     return alias(out, shape)

@@ -10,12 +10,18 @@ from memplan.engine.nn import Linear, Module
 from memplan.engine.state import S
 from memplan.engine.tape import OUTSIDE
 from memplan.engine.tensor import Storage, numel
+from memplan.quantization.base import QuantizedLinear
 
 
 def prepare_model_for_kbit_training(model: Module) -> None:
-    """Freeze all; cast each 16-bit parameter to fp32 in turn; empty the allocator's cache."""
+    """Freeze all; cast each 16-bit parameter to fp32 in turn; empty the allocator's cache.
+
+    Of a model that torchao or hqq quantised, nothing is cast.
+    """
     for p in model.parameters():
         p.requires_grad = False
+    if any(isinstance(m, QuantizedLinear) and not m.is_kbit for m in model.modules()):
+        return
     for p in model.parameters():
         if p.dtype is BF16 or p.dtype is FP16:
             S.tape.enter(p.layer)

@@ -6,15 +6,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
 from memplan.combinations import METHOD_KEYS
 from memplan.hardware import device_names, load_device
-from memplan.method_table import BY_NAME
+from memplan.method_table import FAMILIES, ROWS, Method
 from memplan.models.config import load_model_config
 from memplan.models.presets import preset_aliases, preset_names, preset_record
 from memplan.report.numbers import format_count, format_gib, format_size
 from memplan.report.style import plain_table
-from memplan.vocabulary import CHOICES
 
 Rows = Sequence[Mapping[str, Any]]
 SIZES = ("num_hidden_layers", "hidden_size", "vocab_size")
@@ -50,22 +50,37 @@ def models_table(rows: Rows) -> Table:
 
 
 def method_rows() -> list[dict[str, Any]]:
-    """Every method that is modelled, with the workload keys that only some methods take."""
+    """Every method, family by family, with the workload keys that only some methods take."""
     return [
         {
-            "name": name,
-            "about": BY_NAME[name].about,
-            "keys": [key for key, methods in METHOD_KEYS.items() if name in methods],
+            "name": row.name,
+            "family": row.family,
+            "about": row.about,
+            "paper": row.paper,
+            "merges": row.merges,
+            "engine": engine_of(row),
+            "keys": [key for key, methods in METHOD_KEYS.items() if row.name in methods],
         }
-        for name in CHOICES["method"].modelled
+        for row in sorted(ROWS, key=lambda row: FAMILIES.index(row.family))
     ]
 
 
+def engine_of(row: Method) -> str:
+    """Which engine runs a method: ``bytes``, ``virtual``, or none yet."""
+    if row.modelled:
+        return "bytes"
+    return "virtual" if row.of_peft else "none yet"
+
+
 def methods_table(rows: Rows) -> Table:
-    """The methods as a table."""
-    table = plain_table("name", "what trains", "keys of its own", left=3)
+    """The methods as a table, each family under its heading."""
+    table = plain_table("name", "what trains", "paper", "engine", left=4)
+    family = ""
     for row in rows:
-        table.add_row(row["name"], row["about"], ", ".join(row["keys"]))
+        if row["family"] != family:
+            family = row["family"]
+            table.add_row(Text(family, style="bold"))
+        table.add_row(*(row[key] for key in ("name", "about", "paper", "engine")))
     return table
 
 

@@ -8,22 +8,30 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from memplan.planner.compare import AXES, Case, Comparison, Row
-from memplan.report.numbers import format_count, format_gib, format_percent, format_size
+from memplan.report.numbers import format_gib, format_size
 from memplan.report.style import labelled, plain_table
 from memplan.report.tables import VERDICT_STYLE
+from memplan.report.trade_offs import (
+    HEADINGS,
+    LEGEND,
+    describe_case,
+    trade_off_rows,
+    trade_off_table,
+)
 from memplan.report.words import describe_assumed, describe_run
 from memplan.results import GpuFit
 
 REFUSED = "refused"
 SHORT_DTYPES = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
+PHASES = {"optimizer_step": "step"}
 SIZES = {"micro_batch_size": "batch", "seq_len": "length"}
 # Columns of numbers: heading and cell. GiB where the heading says nothing else.
 NUMBERS: dict[str, Callable[[Row], str]] = {
-    "trains": lambda row: _trainable(row),
     "allocated": lambda row: format_gib(row.estimate.peak_allocated_bytes),
     "reserved": lambda row: format_gib(row.estimate.peak_reserved_bytes),
     "device": lambda row: format_gib(row.estimate.device_bytes),
-    "peak in": lambda row: row.estimate.peak.phase.replace("_step", ""),
+    "peak in": lambda row: PHASES.get(row.estimate.peak.phase, row.estimate.peak.phase),
+    "smallest": lambda row: row.smallest_gpu or "none",
 }
 
 
@@ -38,8 +46,6 @@ def _parts(comparison: Comparison) -> Iterator[RenderableType]:
         yield Text(describe_run(first.workload, without=_varying(comparison)), style="bold")
         yield Text()
     table = plain_table(*headings(comparison), left=len(_case_headings(comparison)), gap=1)
-    for column in table.columns:
-        column.no_wrap = column.header != "trains"
     for row in comparison.rows:
         table.add_row(*_coloured(row, comparison))
     for refusal in comparison.refused:
@@ -47,12 +53,24 @@ def _parts(comparison: Comparison) -> Iterator[RenderableType]:
     yield table
     yield Text()
     yield Text(_legend(comparison), "dim")
+    if comparison.rows:
+        yield Text()
+        yield trade_off_table(comparison)
+        yield Text()
+        yield Text(LEGEND, "dim")
     assumed = describe_assumed(*(row.estimate for row in comparison.rows), without=AXES)
     if assumed:
         yield labelled("assumed", assumed)
-    reasons = ((_label(item.case), item.reason) for item in comparison.refused)
-    for label, reason in dict.fromkeys(reasons):
-        yield labelled(REFUSED, f"{label}: {reason}")
+    for reason, labels in _reasons(comparison).items():
+        yield labelled(REFUSED, f"{', '.join(labels)}: {reason}")
+
+
+def _reasons(comparison: Comparison) -> dict[str, dict[str, None]]:
+    """Which combinations each reason refuses, each named once."""
+    reasons: dict[str, dict[str, None]] = {}
+    for item in comparison.refused:
+        reasons.setdefault(item.reason, {})[_label(item.case)] = None
+    return reasons
 
 
 def _coloured(row: Row, comparison: Comparison) -> list[str | Text]:
@@ -65,7 +83,10 @@ def _coloured(row: Row, comparison: Comparison) -> list[str | Text]:
 
 
 def _legend(comparison: Comparison) -> str:
-    text = "Peaks in GiB, of torch's caching allocator; device adds the CUDA context."
+    text = (
+        "Peaks in GiB, of torch's caching allocator; device adds the CUDA context; smallest: the "
+        "smallest card of memplan gpus that the run fits."
+    )
     gpu = _gpu(comparison)
     if gpu is None:
         return text
@@ -85,7 +106,17 @@ def comparison_markdown(comparison: Comparison) -> str:
     for refusal in comparison.refused:
         told = [*_case_cells(refusal.case, comparison), f"{REFUSED}: {refusal.reason}"]
         lines.append(told + [""] * (len(names) - len(told)))
-    return "\n".join("| " + " | ".join(map(_escaped, line)) + " |" for line in lines)
+    return "\n".join([*_piped(lines), "", *_piped(_trade_off_lines(comparison))]).rstrip()
+
+
+def _trade_off_lines(comparison: Comparison) -> list[list[str]]:
+    """The second table: what the methods cost and give beside memory."""
+    rows = list(trade_off_rows(comparison))
+    return [[*HEADINGS], ["---", *["---:"] * (len(HEADINGS) - 1)], *rows] if rows else []
+
+
+def _piped(lines: list[list[str]]) -> list[str]:
+    return ["| " + " | ".join(map(_escaped, line)) + " |" for line in lines]
 
 
 def _escaped(cell: str) -> str:
@@ -101,12 +132,6 @@ def cells(row: Row, comparison: Comparison) -> list[str]:
     """One row as text."""
     numbers = [cell(row) for cell in NUMBERS.values()]
     return [*_case_cells(row.case, comparison), *numbers, *_gpu_cells(row)]
-
-
-def _trainable(row: Row) -> str:
-    count = row.estimate.parameters
-    share = format_percent(count.trainable_fraction)
-    return f"{format_count(count.trainable)} {share}".replace(" %", "%")
 
 
 def _gpu(comparison: Comparison) -> GpuFit | None:
@@ -136,7 +161,7 @@ def _case_headings(comparison: Comparison) -> list[str]:
 def _case_cells(case: Case, comparison: Comparison) -> list[str]:
     vary = _varying(comparison)
     return [
-        _method(case),
+        describe_case(case),
         _base(case, comparison),
         *(str(getattr(case, key)) for key in SIZES if key in vary),
     ]
@@ -150,9 +175,5 @@ def _base(case: Case, comparison: Comparison) -> str:
     return SHORT_DTYPES.get(dtype, dtype)
 
 
-def _method(case: Case) -> str:
-    return case.method if case.rank is None else f"{case.method} r={case.rank}"
-
-
 def _label(case: Case) -> str:
-    return f"{_method(case)} on {case.quantization}"
+    return f"{describe_case(case)} on {case.quantization}"

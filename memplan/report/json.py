@@ -28,6 +28,7 @@ def estimate_mapping(estimate: Estimate) -> dict[str, Any]:
             "trainable_fraction": estimate.parameters.trainable_fraction,
         },
         "checkpoint_bytes": estimate.checkpoint_bytes,
+        "trade_offs": None if estimate.trade_offs is None else asdict(estimate.trade_offs),
         "gpu": None if estimate.gpu is None else asdict(estimate.gpu),
         "evidence": {"level": estimate.evidence.level, "notes": list(estimate.evidence.notes)},
         "warnings": list(estimate.warnings),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -50,11 +50,33 @@ def _parts(measurement: Measurement, estimate: Estimate | None) -> Iterator[Rend
 def describe_target(measurement: Measurement) -> str:
     """Where it was measured, and with what; always says whether the card was virtual."""
     parts = [f"{KINDS[measurement.label]} {measurement.gpu}"]
+    if measurement.world_size > 1:
+        parts.append(f"rank {measurement.rank} of {measurement.world_size}")
     if measurement.driver is not None:
         parts.append(f"driver {measurement.driver}")
     versions = measurement.versions
     parts += [f"{name} {versions[name]}" for name in ("torch", "transformers") if name in versions]
     return ", ".join(parts)
+
+
+def describe_rank(measurement: Measurement) -> str:
+    """What a rank took, in one line."""
+    recording = measurement.recording
+    if recording.out_of_memory is not None:
+        return f"rank {measurement.rank}: {describe_out_of_memory(recording.out_of_memory)}"
+    peaks = [f"{t} {format_gib(getattr(recording, f'peak_{t}_bytes'))} GiB" for t in TOTALS]
+    return f"rank {measurement.rank}: peak {', '.join(peaks)}"
+
+
+def ranks_table(measurements: Sequence[Measurement]) -> Table:
+    """The peaks of every rank. [GiB]"""
+    table = plain_table("Peak GPU memory by rank [GiB]", *TOTALS, "allocated bytes")
+    for m in measurements:
+        peaks = [format_gib(getattr(m.recording, f"peak_{t}_bytes")) for t in TOTALS]
+        whole = f"{m.recording.peak_allocated_bytes:,}"
+        last = whole if m.recording.out_of_memory is None else "out of memory"
+        table.add_row(f"rank {m.rank}", *peaks, last)
+    return table
 
 
 def describe_out_of_memory(stop: OutOfMemory) -> str:

@@ -16,7 +16,12 @@ SCHEMA = "memplan.compare/1"
 def comparison_mapping(comparison: Comparison) -> dict[str, Any]:
     """The comparison for JSON: each row has its case, ``refused``, and the estimate's own keys."""
     rows = [
-        {**asdict(row.case), "refused": None, **estimate_mapping(row.estimate)}
+        {
+            **asdict(row.case),
+            "refused": None,
+            "smallest_gpu": row.smallest_gpu,
+            **estimate_mapping(row.estimate),
+        }
         for row in comparison.rows
     ]
     refused = [{**asdict(item.case), "refused": item.reason} for item in comparison.refused]
@@ -46,6 +51,9 @@ def _figures(row: Row) -> dict[str, Any]:
         "peak_reserved_bytes": estimate.peak_reserved_bytes,
         "device_bytes": estimate.device_bytes,
         **{f"peak_{key}": value for key, value in asdict(estimate.peak).items()},
+        "checkpoint_bytes": estimate.checkpoint_bytes,
+        **(asdict(estimate.trade_offs) if estimate.trade_offs else {}),
+        "smallest_gpu": row.smallest_gpu or "",
         "gpu": "" if gpu is None else gpu.name,
         "fits": "" if gpu is None else str(gpu.fits).lower(),
         "headroom_bytes": "" if gpu is None else gpu.headroom_bytes,

@@ -17,6 +17,8 @@ UNUSUAL = {
     "activation_checkpointing": False,
     "attention": "sdpa",
     "attention_mask": "none",
+    "strategy": "single",
+    "dp_size": 1,
 }
 
 
@@ -48,6 +50,10 @@ def describe_method(workload: Mapping[str, Any]) -> str:
         return f"{method} r={workload['rank']}"
     if method in METHOD_KEYS["num_virtual_tokens"]:
         return f"{method} v={workload['num_virtual_tokens']}"
+    if method in METHOD_KEYS["num_trainable_layers"]:
+        return f"{method} k={workload['num_trainable_layers']}"
+    if workload.get("trainable"):
+        return f"{method}: {format_value(workload['trainable'])}"
     return method
 
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -178,7 +179,12 @@ def test_corrupt_records_are_an_error_before_a_grid_runs(out: Path) -> None:
     [
         ("--seq-len 64", "model: not given"),
         ("--grid --snapshot s.pickle", "--snapshot: goes with one run"),
-        ("--model 1b --strategy fsdp2", "one GPU so far"),
+        ("--model 1b --strategy fsdp2", "torchrun --nproc-per-node 2 -m memplan measure"),
+        ("--model 1b --strategy zero3", "measure runs single, ddp, fsdp2"),
+        ("--virtual --model 1b --strategy ddp", "say over how many devices"),
+        ("--virtual --model 1b --strategy ddp --dp-size 17", "at most 16 ranks"),
+        ("--virtual --model 1b --dp-size 2", "take a strategy"),
+        ("--model 1b --strategy ddp --loop trainer", "runs in the plain loop"),
         ("--model 1b --seq-len x", "seq_len"),
     ],
 )
@@ -190,9 +196,93 @@ def test_bad_input_is_one_sentence(words: str, told: str, out: Path) -> None:
 def test_without_torch_it_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(targets, "probe", lambda python: {"missing": ["torch"]})
+    monkeypatch.setattr(targets, "probe", lambda python, local: {"missing": ["torch"]})
     with pytest.raises(MissingError, match="pip install"):
         measure("--model", "1b", "--out", str(tmp_path / "m.jsonl"))
+
+
+def test_every_rank_of_a_virtual_run_is_a_line_and_a_row(
+    out: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(workload: Mapping[str, Any], *args: Any, **options: Any) -> Recording:
+        assert options["alone"]
+        rank = options["environment"]["RANK"]
+        if rank == "1":
+            return make_recording(out_of_memory=STOP)
+        if rank == "2":
+            raise launch.MeasurementError("the run crashed (signal 9): Killed")
+        return fake_run(workload, *args, **options)
+
+    monkeypatch.setattr(launch, "run", run)
+    words = "--virtual --model 1b --strategy fsdp2 --dp-size 3 --seq-len 64 --out"
+    assert measure(*words.split(), str(out)) == 1
+    printed = capsys.readouterr()
+    assert "rank 2: the run crashed (signal 9): Killed" in printed.err
+    for words in ("rank 0 of 3", "strategy fsdp2, dp size 3", "by rank", "out of memory"):
+        assert words in " ".join(printed.out.split())
+    assert all(len(line) <= 80 for line in printed.out.splitlines())
+    assert [(m.rank, m.world_size) for m in read(out)] == [(0, 3), (1, 3)]
+    assert [m.recording.out_of_memory for m in read(out)] == [None, STOP]
+
+
+def process_of(monkeypatch: pytest.MonkeyPatch, rank: int, size: int) -> None:
+    """Be one of ``torchrun``'s processes."""
+    monkeypatch.setattr(
+        targets,
+        "find_target",
+        lambda *_, **__: replace(TARGET, label="cuda", rank=rank, world_size=size),
+    )
+    values = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "MASTER_PORT": 29500}
+    for name, value in (*values.items(), ("MASTER_ADDR", "127.0.0.1")):
+        monkeypatch.setenv(name, str(value))
+
+
+def test_processes_of_torchrun_have_a_line_each_and_one_table(
+    out: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = "--model 1b --strategy ddp --seq-len 64 --out"
+    for rank in (0, 1):
+        process_of(monkeypatch, rank, 2)
+        assert measure(*words.split(), str(out)) == 0
+    text = capsys.readouterr().out
+    assert text.count("measured on NVIDIA A10G, rank 0 of 2") == 1
+    assert "rank 1: peak requested 1.00 GiB, allocated 1.00 GiB, reserved 2.00 GiB" in text
+    assert [(m.rank, m.world_size, m.workload["dp_size"]) for m in read(out)] == [
+        (0, 2, 2), (1, 2, 2),
+    ]  # fmt: skip
+    assert len({m.id for m in read(out)}) == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("", "torchrun started 2 processes .* add --strategy ddp or --strategy fsdp2"),
+        ("--strategy ddp --dp-size 4", "dp_size: 4, but torchrun started 2"),
+        ("--virtual --strategy ddp", "start it without torchrun, with --dp-size 2"),
+    ],
+)
+def test_processes_that_do_not_go_with_the_run_are_refused(
+    words: str, told: str, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process_of(monkeypatch, 1, 2)
+    with pytest.raises(ConfigError, match=told):
+        measure("--model", "1b", *words.split(), "--out", str(out))
+    assert not out.exists()
+
+
+def test_grid_of_ranks_goes_on_where_it_stopped(
+    out: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [*GRID, "--seq-len", "64", "--strategy", "ddp", "--out", str(out)]
+    process_of(monkeypatch, 0, 2)
+    assert measure(*words) == 0
+    assert measure(*words) == 0  # the line of the other rank is not there yet
+    process_of(monkeypatch, 1, 2)
+    assert measure(*words) == 0
+    assert [m.rank for m in read(out)] == [0, 0, 1]
+    capsys.readouterr()
+    assert measure(*words) == 0
+    assert "1 already are, and are not run again" in capsys.readouterr().out
 
 
 def start(out: Path) -> subprocess.Popen[str]:

@@ -1,84 +1,13 @@
-"""One row an op: how memplan calls it, how torch does, on which tensors.
-
-``torch`` is passed to the second as an argument, so that this table loads without it.
-"""
+"""One row an op: views, pointwise operators, products, losses; all tables are gathered here."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from itertools import product
-from typing import Any
-
 from memplan.dtypes import FP32
-from memplan.engine.ops import attention, embedding, loss, matmul, pointwise, views
-from memplan.engine.ops.attention_efficient import efficient
-from memplan.engine.ops.attention_flash import flash_aligned, pad_last
-from memplan.engine.ops.attention_math import math, repeat_heads, safe_softmax
-
-Swap = tuple[int, int]
-FLOATS = ("float32", "bfloat16", "float16")
-
-
-@dataclass(frozen=True, slots=True)
-class Arg:
-    """A tensor given to an op; ``swap``: two dimensions exchanged, so that it is not contiguous."""
-
-    shape: tuple[int, ...]
-    dtype: str = "float32"
-    swap: Swap | None = None
-
-    @property
-    def may_require_grad(self) -> bool:
-        """Whether it is a float."""
-        return self.dtype in FLOATS
-
-
-@dataclass(frozen=True, slots=True)
-class Case:
-    """One call.
-
-    Attributes:
-        name: Unique.
-        ops: The functions of memplan that it covers.
-        memplan: The call in memplan.
-        torch: The same in torch, which is the first argument.
-        args: What both are given.
-        exact: Saved tensors agree in shape; where memplan makes one node of several of torch's,
-            a tensor may be saved as another view: then storages are compared.
-        cuda_only: Why CPU torch cannot say: it takes another kernel there.
-    """
-
-    name: str
-    ops: tuple[Callable[..., Any], ...]
-    memplan: Callable[..., Any]
-    torch: Callable[..., Any]
-    args: tuple[Arg, ...]
-    exact: bool = True
-    cuda_only: str = ""
-
-    def masks(self) -> list[tuple[bool, ...]]:
-        """Every choice of which floats require a gradient."""
-        return list(
-            product(*((False, True) if a.may_require_grad else (False,) for a in self.args))
-        )
-
-    def key(self, mask: tuple[bool, ...]) -> str:
-        """The name of one choice of gradients."""
-        return f"{self.name} {''.join('01'[required] for required in mask)}"
-
-
-def simple(
-    name: str, op: Callable[..., Any], torch: Callable[..., Any], *args: Arg, **more: Any
-) -> Case:
-    """An op that is called with its tensors and nothing else."""
-    return Case(name, (op,), op, torch, args, **more)
-
-
-X = Arg((2, 6, 8))
-SWAPPED = Arg((2, 6, 8), swap=(1, 2))
-HALF = Arg((2, 6, 8), "bfloat16")
-HEADS = Arg((2, 4, 6, 8), swap=(1, 2))
+from memplan.engine.ops import embedding, indexing, loss, matmul, pointwise, views
+from tests.engine.attention_cases import ATTENTION
+from tests.engine.autocast_cases import AUTOCAST
+from tests.engine.case import HALF, HEADS, SWAPPED, Arg, B, Case, Q, W, X, simple
+from tests.engine.tuner_cases import TUNERS
 
 VIEWS = (
     Case("view", (views.view,), lambda a: views.view(a, (12, 8)), lambda t, a: a.view(12, 8), (X,)),
@@ -206,8 +135,6 @@ POINTWISE = (
     ),
 )
 
-W, B, Q = Arg((5, 8)), Arg((5,)), Arg((2, 4, 6, 8))
-
 PRODUCTS = (
     simple(
         "linear", matmul.linear, lambda t, a, w: t.nn.functional.linear(a, w), X, W, exact=False
@@ -306,6 +233,14 @@ LOOKUP_AND_LOSS = (
         Arg((50, 8)),
     ),
     simple(
+        "index_copy",
+        indexing.index_copy,
+        lambda t, a, index, source: a.index_copy(0, index, source),
+        Arg((50, 8)),
+        Arg((3,), "int64"),
+        Arg((3, 8)),
+    ),
+    simple(
         "cross_entropy",
         loss.cross_entropy,
         lambda t, a, target: t.nn.functional.cross_entropy(a, target),
@@ -314,101 +249,12 @@ LOOKUP_AND_LOSS = (
     ),
 )
 
-
-def sdpa(kernel: str, **more: Any) -> Callable[..., Any]:
-    """memplan's attention with one kernel."""
-    return lambda *args: attention.scaled_dot_product_attention(*args, kernel=kernel, **more)
-
-
-def torch_sdpa(backend: str, **more: Any) -> Callable[..., Any]:
-    """torch's attention with one kernel."""
-
-    def call(t: Any, q: Any, k: Any, v: Any, mask: Any = None) -> Any:
-        with t.nn.attention.sdpa_kernel(getattr(t.nn.attention.SDPBackend, backend)):
-            return t.nn.functional.scaled_dot_product_attention(
-                q, k, v, mask, is_causal=mask is None, enable_gqa=q.shape[1] != k.shape[1], **more
-            )
-
-    return call
-
-
-SDPA = (attention.scaled_dot_product_attention, attention.dispatch)
-Q16, KV16, WIDE16 = (
-    Arg((2, 4, 6, 8), "bfloat16", (1, 2)),
-    Arg((2, 2, 6, 8), "bfloat16", (1, 2)),
-    Arg((2, 4, 6, 12), "bfloat16", (1, 2)),
+CASES: tuple[Case, ...] = (
+    *VIEWS,
+    *POINTWISE,
+    *PRODUCTS,
+    *LOOKUP_AND_LOSS,
+    *ATTENTION,
+    *TUNERS,
+    *AUTOCAST,
 )
-MASK = Arg((2, 1, 6, 6), "bool")
-ON_CPU = "CPU torch has a flash kernel of its own, and no memory-efficient one"
-
-ATTENTION = (
-    Case(
-        "sdpa-math",
-        (*SDPA, math, safe_softmax),
-        sdpa("sdpa-math"),
-        torch_sdpa("MATH"),
-        (Q, Q, Q),
-        exact=False,
-    ),
-    Case(
-        "sdpa-math, 16 bits, grouped heads",
-        (*SDPA, math, repeat_heads),
-        sdpa("sdpa-math"),
-        torch_sdpa("MATH"),
-        (Q16, KV16, KV16),
-        exact=False,
-    ),
-    Case(
-        "sdpa-math with a mask",
-        (*SDPA, math),
-        sdpa("sdpa-math"),
-        torch_sdpa("MATH"),
-        (Q16, Q16, Q16, MASK),
-        exact=False,
-    ),
-    Case(
-        "pad_last",
-        (pad_last,),
-        lambda a: pad_last(a, 16),
-        lambda t, a: t.nn.functional.pad(a, (0, 4)),
-        (Arg((2, 4, 6, 12), swap=(1, 2)),),
-    ),
-    Case(
-        "sdpa-flash",
-        (*SDPA, attention.flash_attention, flash_aligned),
-        lambda q, k, v: attention.flash_attention(q, k, v),
-        torch_sdpa("FLASH_ATTENTION"),
-        (Q16, KV16, KV16),
-        exact=False,
-        cuda_only=ON_CPU,
-    ),
-    Case(
-        "sdpa-flash, heads of 12",
-        (*SDPA, flash_aligned, pad_last),
-        sdpa("sdpa-flash"),
-        torch_sdpa("FLASH_ATTENTION"),
-        (WIDE16, WIDE16, WIDE16),
-        exact=False,
-        cuda_only=ON_CPU,
-    ),
-    Case(
-        "sdpa-efficient with a mask",
-        (*SDPA, attention.efficient_attention, efficient),
-        lambda q, k, v, m: attention.efficient_attention(q, k, v, m),
-        torch_sdpa("EFFICIENT_ATTENTION"),
-        (Q16, Q16, Q16, MASK),
-        exact=False,
-        cuda_only=ON_CPU,
-    ),
-    Case(
-        "sdpa-efficient, fp32, grouped heads",
-        (*SDPA, efficient),
-        sdpa("sdpa-efficient"),
-        torch_sdpa("EFFICIENT_ATTENTION"),
-        (Q, Arg((2, 2, 6, 8)), Arg((2, 2, 6, 8))),
-        exact=False,
-        cuda_only=ON_CPU,
-    ),
-)
-
-CASES: tuple[Case, ...] = (*VIEWS, *POINTWISE, *PRODUCTS, *LOOKUP_AND_LOSS, *ATTENTION)

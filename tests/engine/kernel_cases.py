@@ -10,7 +10,8 @@ from memplan.engine.kernels import Kernels
 from memplan.engine.ops import attention, embedding, matmul
 from memplan.engine.reduction import sum_to
 from memplan.hardware.device import load_device
-from tests.engine.cases import Arg, Case, sdpa, torch_sdpa
+from tests.engine.attention_cases import sdpa, torch_sdpa
+from tests.engine.case import Arg, Case
 
 # memplan's name of a card -> the virtual GPU's
 CARDS = {"t4": "t4", "a100-80gb": "a100-80", "a10g": "a10g", "l4": "l4", "h100-80gb": "h100"}

@@ -12,7 +12,7 @@ from memplan.engine.ops.views import swap
 from memplan.engine.state import S, run
 from memplan.engine.tape import Tape
 from memplan.engine.tensor import Storage, Tensor, empty, normal, restrided, strides_of
-from tests.engine.cases import Arg, Case
+from tests.engine.case import Arg, Case
 
 Saved = tuple[str, tuple[int, ...], str, int]
 Events = list[int]

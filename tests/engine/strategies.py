@@ -44,6 +44,7 @@ def workloads(draw: st.DrawFn) -> dict[str, Any]:
     keys: dict[str, Any] = {
         "model": draw(models()),
         "method": method,
+        "loop": "plain",
         "micro_batch_size": draw(st.sampled_from([1, 2, 3])),
         "seq_len": draw(st.sampled_from([1, 7, 64, 200])),
         "steps": draw(st.sampled_from([1, 2, 3, 5])),

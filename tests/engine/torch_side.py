@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tests.engine.cases import Arg, Case
+from tests.engine.case import Arg, Case
 from tests.engine.observe import FREED_BEFORE, Events, Saved, labels, settled
 
 SAME_BYTES = {"uint64": "int64"}  # memplan has one name for eight bytes that nobody adds up

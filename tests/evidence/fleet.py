@@ -15,6 +15,8 @@ import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from memplan.errors import MemplanError
 from memplan.estimate import estimate_run
 from memplan.evidence.recording import Recording
+from memplan.evidence.virtual.adapters import environment_for
 from memplan.evidence.virtual.environment import require
 from memplan.evidence.virtual.launch import environment_variables
 from memplan.hardware import load_device
@@ -38,25 +41,29 @@ PEAKS = ("requested", "allocated", "reserved")
 
 def jobs_of(workloads: Iterable[Json]) -> Iterator[Json]:
     """What the server is told of each workload."""
-    environment = require()
+    base = require()
     for keys in workloads:
         workload, _ = Workload.resolve(keys)
+        environment = environment_for(workload.method, base)
         padding = workload.attention_mask == "padding"
         device = load_device(workload.gpu)
         yield {
             "workload": workload.to_dict(),
             "model_config": dict(load_raw_config(workload.model).keys),
             "history": True,
+            "python": str(environment.python),
             "environment": environment_variables(environment, device, padding=padding),
         }
 
 
 def record_all(workloads: Iterable[Json]) -> Iterator[Recording | str]:
     """The recording of each workload, or the traceback of its crash, in order, as they come."""
-    jobs = list(jobs_of(workloads))
-    if not jobs:
-        return
-    python = require().python
+    for python, jobs in groupby(jobs_of(workloads), key=itemgetter("python")):
+        yield from record_with(python, list(jobs))
+
+
+def record_with(python: str, jobs: list[Json]) -> Iterator[Recording | str]:
+    """The same of jobs that one Python runs."""
     with subprocess.Popen(
         [str(python), str(SERVER)],
         env=os.environ | jobs[0]["environment"],

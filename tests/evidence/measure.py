@@ -73,6 +73,10 @@ class Phases:
         """Only the plain loop is measured here, which marks its phases."""
         raise NotImplementedError
 
+    def end_evaluation(self) -> None:
+        """The plain loop evaluates nothing."""
+        raise NotImplementedError
+
 
 def device_facts() -> Json:
     """The device, as torch sees it."""

@@ -20,6 +20,7 @@ from memplan.results import PeakMoment
 from memplan.workload import Workload
 
 MIB = 1 << 20
+LOFTQ = {"init_lora_weights": "loftq"}
 OPT = {"model_type": "opt", "hidden_size": 64}
 
 
@@ -110,6 +111,7 @@ def test_it_is_always_labelled_virtual(runs: list[int]) -> None:
         ({"method": "lora_fa"}, "LoRA-FA optimizer"),
         ({"optimizer": "paged_lion_8bit"}, "managed memory"),
         ({"gpu": "h100-80gb"}, "cuDNN"),
+        ({"strategy": "ddp", "dp_size": 4}, "rank 0 of 4"),
         ({"method": "lora", "quantization": "int8"}, "outlier"),
     ],
 )
@@ -134,8 +136,25 @@ def test_a_model_without_a_type_is_refused() -> None:
 
 
 def test_what_the_runner_does_not_do_is_refused() -> None:
-    with pytest.raises(UnsupportedError, match="'bitfit': neither"):
-        engine.estimate_virtual(workload(method="bitfit"))
+    with pytest.raises(UnsupportedError, match="'llama_adapter_v2': neither"):
+        engine.estimate_virtual(workload(method="llama_adapter_v2"))
+
+
+def test_what_cudnn_decides_is_refused() -> None:
+    options = {"encoder_reparameterization_type": "LSTM"}
+    why = engine.why_not_run(workload(method="p_tuning", peft_config=options))
+    assert why is not None
+    assert "cuDNN" in why
+
+
+def test_a_strategy_runs_in_the_plain_loop() -> None:
+    spread: dict[str, Any] = {"strategy": "fsdp2", "dp_size": 2}
+    assert engine.why_not_run(workload(**spread)) is None
+    assert "and not yet in the Trainer" in str(
+        engine.why_not_run(workload(**spread, loop="trainer"))
+    )
+    assert engine.rank_variables(workload(**spread))["WORLD_SIZE"] == "2"
+    assert engine.rank_variables(workload()) == {}
 
 
 def test_limits_that_were_met_are_told_once(tmp_path: Path) -> None:
@@ -155,10 +174,9 @@ def test_auto_takes_the_byte_engine_where_it_can(runs: list[int]) -> None:
     ("keys", "why"),
     [
         ({"model": OPT}, "the architecture 'opt'"),
-        ({"model": "1b", "method": "ia3"}, "method: 'ia3'"),
-        ({"model": "1b", "loop": "trainer"}, "loop: 'trainer'"),
-        ({"model": "1b", "optimizer": "adafactor"}, "optimizer: 'adafactor'"),
-        ({"model": "1b", "method": "lora", "peft_config": {"use_dora": True}}, "use_dora: True"),
+        ({"model": "1b", "method": "poly"}, "method: 'poly'"),
+        ({"model": "1b", "optimizer": "lomo"}, "optimizer: 'lomo'"),
+        ({"model": "1b", "method": "lora", "peft_config": LOFTQ}, "init_lora_weights: 'loftq'"),
     ],
 )
 def test_auto_takes_the_virtual_engine_where_it_must(
@@ -173,21 +191,21 @@ def test_auto_takes_the_virtual_engine_where_it_must(
 def test_auto_says_how_to_set_it_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(virtual, "find", lambda venv=None: None)
     with pytest.raises(
-        MissingError, match=r"'ia3' is not modelled yet.*rehearse --setup"
+        MissingError, match=r"'poly' is not modelled yet.*rehearse --setup"
     ) as raised:
-        engines.estimate(model="1b", method="ia3")
+        engines.estimate(model="1b", method="poly")
     assert raised.value.exit_code == 3
 
 
 def test_what_no_engine_does_is_refused_as_before(runs: list[int]) -> None:
-    with pytest.raises(UnsupportedError, match="method: 'bitfit' is not modelled yet"):
-        engines.estimate(model="1b", method="bitfit")
+    with pytest.raises(UnsupportedError, match="'llama_adapter_v2' is not modelled yet"):
+        engines.estimate(model="1b", method="llama_adapter_v2")
     assert runs == []
 
 
 def test_the_byte_engine_alone_refuses(runs: list[int]) -> None:
     with pytest.raises(UnsupportedError, match="not modelled yet"):
-        engines.estimate(model="1b", method="ia3", engine="bytes")
+        engines.estimate(model="1b", method="poly", engine="bytes")
     assert runs == []
 
 

@@ -17,11 +17,12 @@ BOTH: list[dict[str, Any]] = [
     {"method": "full", "seq_len": 64, "dtype": "float32", "autocast": "float16"},
     {"method": "lora", "seq_len": 64, "quantization": "nf4", "activation_checkpointing": True},
     {"method": "prompt_tuning", "seq_len": 50, "gradient_accumulation_steps": 2, "gpu": "a10g"},
+    {"method": "ia3", "seq_len": 40},
+    {"method": "prefix_tuning", "seq_len": 40, "loop": "plain"},
+    {"method": "lora", "seq_len": 50, "loop": "trainer", "eval": "predictions", "save": True},
 ]
 ONLY_VIRTUAL: list[dict[str, Any]] = [
-    {"model": SMALL, "method": "ia3"},
-    {"model": SMALL, "method": "prefix_tuning"},
-    {"model": SMALL, "method": "lora", "loop": "trainer", "optimizer": "adafactor"},
+    {"model": SMALL, "method": "boft"},
     {"model": {"model_type": "gpt2", "n_layer": 2, "n_embd": 64, "n_head": 4}, "method": "dora"},
     {
         "model": {

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from memplan.evidence.grid import Plan, combine, load_axes, make_plan, measure_g
 from memplan.evidence.measure import estimate_of
 from memplan.evidence.recording import Recording
 from memplan.evidence.runner import launch
-from tests.evidence.measurements import STOP, TARGET, fake_run, make_recording
+from tests.evidence.measurements import STOP, TARGET, fake_run, make_measurement, make_recording
 
 SMALL = {"model": "qwen2.5-0.5b", "method": "lora"}
 
@@ -64,12 +65,27 @@ def test_what_no_run_can_have_is_refused_and_the_others_run() -> None:
         ({"method": ["loraa"]}, "unknown method"),
         ({"seq_len": []}, "the list is empty"),
         ({"seq_len": list(range(1, 3000))}, "more than 2,000 runs"),
-        ({"strategy": ["ddp"]}, "one GPU so far"),
+        ({"strategy": ["ddp"]}, "grid: strategy: ddp: say over how many devices"),
     ],
 )
 def test_grid_that_has_no_run_is_an_error(axes: dict[str, Any], told: str) -> None:
     with pytest.raises(ConfigError, match=told):
         plan_of(axes, {"model": "1b"})
+
+
+def test_a_grid_may_spread_some_of_its_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch, "run", fake_run)
+    plan = plan_of({"strategy": ["single", "ddp"], "dp_size": [1, 2]}, SMALL)
+    assert len(plan.runs) == len(plan.refused) == 2
+    assert [o.target.rank for o in measure_grid(plan, TARGET) if o.target] == [0, 0, 1]
+
+
+def test_a_run_of_ranks_is_done_with_all_of_them_or_with_one_out_of_memory() -> None:
+    first = replace(make_measurement(strategy="ddp", dp_size=2), world_size=2)
+    assert grid.finished([first, first]) == set()
+    assert grid.finished([first, replace(first, rank=1)]) == {first.key}
+    stopped = replace(first, rank=1, recording=make_recording(out_of_memory=STOP))
+    assert grid.finished([stopped]) == {first.key}
 
 
 def test_grid_names_one_card() -> None:

@@ -7,6 +7,7 @@ from memplan.workload import Workload
 KEYS = {
     "model": "qwen2.5-0.5b",
     "method": "lora",
+    "loop": "plain",
     "micro_batch_size": 2,
     "seq_len": 96,
     "optimizer": "adamw_foreach",

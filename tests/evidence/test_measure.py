@@ -3,6 +3,7 @@ from __future__ import annotations
 import ctypes
 import stat
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -101,22 +102,40 @@ def test_refused_run_is_an_error_with_the_library_s_words(monkeypatch: pytest.Mo
     assert error.value.exit_code == 1
 
 
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
-def test_several_devices_are_refused(strategy: str) -> None:
-    with pytest.raises(UnsupportedError, match="one GPU so far"):
-        measure({"model": "1b", "strategy": strategy})
+@pytest.mark.usefixtures("runner")
+def test_a_rank_is_measured_with_its_number_and_its_snapshot() -> None:
+    workload = resolve({"model": "1b", "strategy": "ddp", "dp_size": 2}, TARGET)
+    first, second = TARGET.ranks(workload.dp_size)
+    assert (second.environment["RANK"], second.environment["WORLD_SIZE"]) == ("1", "2")
+    m = measure_on(second, workload)
+    assert (m.rank, m.world_size, m.workload["dp_size"]) == (1, 2, 2)
+    assert module.of_rank(Path("s.pickle"), second) == Path("s-rank1.pickle")
+    assert module.of_rank(Path("s.pickle"), TARGET) == Path("s.pickle")
+    assert estimate_of(workload) is None
+    assert first.runs_alone
+    assert not replace(first, label="cuda").runs_alone
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [("WORLD_SIZE", "2"), ("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")],
-)
-def test_environment_that_changes_the_run_is_refused(
-    name: str, value: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv(name, value)
-    with pytest.raises(UnsupportedError, match=name):
+def test_environment_that_changes_the_run_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
+    with pytest.raises(UnsupportedError, match="PYTORCH_CUDA_ALLOC_CONF"):
         measure({"model": "1b"})
+
+
+def test_more_processes_than_cards_are_missing_a_card(tmp_path: Path) -> None:
+    facts = '"missing": [], "cuda": "13.0", "torch": "2.14.1", "count": 2'
+    python = python_that_says(tmp_path, f"memplan-probe {{{facts}}}")
+    with pytest.raises(MissingError, match=r"process 3 .* start 2 processes at most"):
+        targets.cuda_target(None, python=python, world=(3, 4, 3))
+
+
+def test_the_probe_looks_at_the_card_of_the_process(tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    python.write_text(
+        "#!/bin/sh\necho memplan-probe '{\"missing\": [\"'$MEMPLAN_LOCAL_RANK'\"]}'\n"
+    )
+    python.chmod(0o755)
+    assert targets.probe(str(python), 3)["missing"] == ["3"]
 
 
 def test_python_without_torch_is_told_what_to_install(tmp_path: Path) -> None:

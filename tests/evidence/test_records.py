@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,22 @@ def test_keys_that_a_later_version_adds_at_their_default_change_no_key() -> None
     old = {k: v for k, v in workload.items() if k != "keep_outputs"}
     assert records.workload_key(old, "cuda") == records.workload_key(workload, "cuda")
     assert records.workload_key(old, "cuda") != records.workload_key(old, "virtual")
+
+
+def test_a_rank_is_in_the_line_and_one_device_s_line_is_as_it_was() -> None:
+    one = make_measurement()
+    assert not {"rank", "world_size"} & one.to_mapping().keys()
+    rank = replace(one, rank=1, world_size=2)
+    assert Measurement.from_mapping(json.loads(to_line(rank))) == rank
+    for off in ({"rank": 2}, {"rank": -1}, {"rank": "1"}, {"world_size": True}):
+        with pytest.raises(ConfigError, match="there is no such rank"):
+            Measurement.from_mapping({**rank.to_mapping(), **off})
+
+
+def test_ranks_that_end_at_one_time_have_two_ids() -> None:
+    of = records.measurement_id
+    assert len({of({}, "cuda", "now", rank) for rank in range(3)}) == 3
+    assert of({}, "cuda", "now", 0) == of({}, "cuda", "now")
 
 
 def test_unfinished_last_line_is_dropped_with_a_warning_and_not_changed(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ def test_every_published_row_is_listed(published: Validation) -> None:
 def test_published_rows_are_within_the_tolerance(published: Validation) -> None:
     assert published.core is not None
     assert published.passed, published.problems
-    assert published.core.count == 34
+    assert published.core.count > 100
     assert published.core.median <= 0.005
     assert published.wrong_verdicts == ()
 
@@ -71,8 +71,16 @@ def test_summaries_are_by_method_model_source_and_metric(published: Validation) 
     by = {summary.by for summary in published.summaries}
     assert by == {"method", "model", "source", "metric", "all"}
     methods = [s for s in published.summaries if s.by == "method"]
-    assert sum(s.count for s in methods) == 34
+    assert published.core is not None
+    assert sum(s.count for s in methods) == published.core.count
     assert all(s.median <= s.worst and s.mean <= s.worst for s in published.summaries)
+
+
+def test_what_was_reserved_is_within_the_same_median(published: Validation) -> None:
+    """The issue's bar for PEFT's own benchmark: 0.3 % on reserved memory, one length for all."""
+    reserved = next(s for s in published.summaries if (s.by, s.name) == ("metric", "reserved"))
+    assert reserved.count > 50
+    assert reserved.median <= 0.003
 
 
 def test_a_lower_tolerance_fails_and_says_which(published: Validation) -> None:
@@ -180,7 +188,7 @@ def test_a_refused_run_is_not_counted() -> None:
 
 def test_a_measured_workload_that_the_engine_does_not_know_is_not_covered() -> None:
     item = measured()
-    other = replace(item, workload={**item.workload, "loop": "trainer"})
+    other = replace(item, workload={**item.workload, "loss": "chunked"})
     result = validate_records([other])
     assert [row.verdict for row in result.rows] == [NOT_COVERED]
 

@@ -133,7 +133,7 @@ def test_other_errors_go_on_without_a_word(torch: Any) -> None:
     [
         ({}, "model: not given"),
         ({"model": "7bb"}, "7bb"),
-        ({"model": "1b", "method": "dora"}, "not modelled"),
+        ({"model": "1b", "method": "poly"}, "not modelled"),
         ({"model": "1b", "rnak": 3}, "rnak"),
     ],
 )

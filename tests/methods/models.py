@@ -39,7 +39,7 @@ def adapted(*, model: dict[str, Any] | None = None, **keys: Any) -> Iterator[tup
 
 def forward_blocks(**keys: Any) -> list[int]:
     """What the first forward allocates, its batch included. [bytes]"""
-    workload = Workload(model=MODEL, steps=1, **keys)
+    workload = Workload(model=MODEL, steps=1, loop="plain", **keys)
     config = load_model_config(workload.model)
     with run(Tape(), Kernels()) as tape:
         train(workload, config, Depth.unrolled(config.num_hidden_layers), 1)

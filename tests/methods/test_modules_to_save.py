@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from memplan.dtypes import BF16
-from memplan.errors import UnsupportedError
+from memplan.errors import ConfigError, UnsupportedError
 from memplan.methods.modules_to_save import ModulesToSaveWrapper
 from tests.methods.models import HIDDEN, LAYERS, VOCABULARY, adapted, adapter_blocks, trainable
 
@@ -49,3 +51,10 @@ def test_a_whole_block_is_copied_with_its_children() -> None:
 def test_a_module_to_save_within_another_is_refused() -> None:
     with pytest.raises(UnsupportedError, match="lies within"):
         wrapped(["mlp", "up_proj"])
+
+
+@pytest.mark.parametrize("name", ["q_proj", "self_attn"])
+def test_what_is_quantised_cannot_be_trained_in_full(name: str) -> None:
+    keys: dict[str, Any] = {"modules_to_save": [name], "target_modules": ["up_proj"]}
+    with pytest.raises(ConfigError, match="floating point"):
+        adapted(method="lora", quantization="nf4", **keys).__enter__()

@@ -45,7 +45,7 @@ def raw(events: Iterable[tuple[str, int, int, str, str]]) -> Iterable[Raw]:
 
 def own(record: Json) -> Iterator[Raw]:
     """memplan's events of the record's workload, every layer and every step run."""
-    workload, _ = Workload.resolve(record["workload"])
+    workload, _ = Workload.resolve({"loop": "plain", **record["workload"]})
     config, device = load_model_config(workload.model), load_device(workload.gpu)
     kernels = Kernels(**{f.name: getattr(device, f.name) for f in fields(Kernels)})
     with run(Tape(), kernels) as tape:

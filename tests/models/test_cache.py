@@ -29,6 +29,22 @@ def test_a_window_keeps_a_view_of_whole_copies() -> None:
         cache = DynamicCache(("sliding_attention",), 8)
         seen, _ = cache.update(keys, values, 0)
         assert seen.shape[2] == N
-        assert cache.layers[0].keys.shape[2] == 7
+        kept = cache.layers[0].keys
+        assert kept is not None
+        assert kept.shape[2] == 7
+        del kept
         del seen
         assert tape.events == [BLOCK * 2] * 2 + [8] + [BLOCK * 2] * 2
+
+
+def test_a_cache_of_data_grows() -> None:
+    with run(Tape(), Kernels()) as tape:
+        data = [empty((2, B, HEADS, 3, D), BF16) for _ in range(2)]
+        start = len(tape.events)
+        cache = DynamicCache.of_data(data)
+        assert tape.events[start:] == [B * HEADS * 3 * D * 2] * 4
+        assert cache.get_seq_length() == 3
+        keys, values = empty((B, HEADS, N, D), BF16), empty((B, HEADS, N, D), BF16)
+        seen, _ = cache.update(keys, values, 1)
+        assert seen.shape[2] == 3 + N
+        assert cache.get_seq_length() == 3

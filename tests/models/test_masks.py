@@ -24,7 +24,7 @@ def make(
             embeds,
             padded,
             positions,
-            has_cache=cache,
+            past=0 if cache else None,
             sliding_window=window,
         )
         events = tape.events[start:]
@@ -59,3 +59,13 @@ def test_eager_attention_always_gets_numbers() -> None:
 def test_a_cache_spares_the_check_for_packed_sequences() -> None:
     assert make(cache=True)[1] == []
     assert len(make()[1]) == 8
+
+
+def test_past_keys_always_need_a_mask_and_lengthen_it() -> None:
+    with run(Tape(), Kernels()):
+        embeds, positions = empty((B, N, HIDDEN), BF16), empty((1, N), INT64)
+        mask = create_causal_mask("sdpa", embeds, None, positions, past=5)
+        assert mask is not None
+        assert mask.shape == (B, 1, N, N + 5)
+        embeds, positions = empty((B, 1, HIDDEN), BF16), empty((1, 1), INT64)
+        assert create_causal_mask("sdpa", embeds, None, positions, past=5) is None

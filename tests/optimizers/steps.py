@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from memplan.dtypes import DTYPES, FP32, DType
 from memplan.engine.kernels import Kernels
-from memplan.engine.state import run
+from memplan.engine.nn import Linear, Module
+from memplan.engine.state import S, run
 from memplan.engine.tape import OUTSIDE, Tape
 from memplan.engine.tensor import Tensor, empty
 from memplan.optimizers import OPTIMIZERS, GradScaler, Optimizer, clip_grad_norm
@@ -65,6 +66,19 @@ def draw(seed: int) -> Case:
     return Case(r.choice(list(OPTIMIZERS)), r.random() < 0.5, scales, steps, tuple(parameters))
 
 
+class Made(Module):
+    """A model in which each matrix is a linear layer's weight."""
+
+    def __init__(self, params: Iterable[Tensor]) -> None:
+        for i, p in enumerate(params):
+            if len(p.shape) == 2:
+                layer = Linear.__new__(Linear)
+                layer.weight = p
+                setattr(self, f"m{i}", layer)
+            else:
+                setattr(self, f"p{i}", p)
+
+
 def parameter(shape: tuple[int, ...], dtype: DType, *, layer: int = OUTSIDE) -> Tensor:
     p = empty(shape, dtype)
     p.requires_grad, p.layer, p.copies = True, layer, 1
@@ -84,6 +98,24 @@ def sizes(events: Iterable[int]) -> list[int]:
     return [e for e in events if e >= 0]
 
 
+def allocated_in_steps(
+    build: Callable[..., Any], number: int, shapes: Sequence[tuple[int, ...]], dtype: DType
+) -> list[int]:
+    """What an optimizer and its steps allocate; parameters and gradients are left out. [bytes]"""
+
+    def body() -> None:
+        S.workspaces[S.thread] = None  # type: ignore[assignment]
+        params = [parameter(shape, dtype) for shape in shapes]
+        for p in params:
+            p.grad = empty(p.shape, p.dtype)
+        optimizer = build(params)
+        optimizer.look_into(Made(params))
+        for _ in range(number):
+            optimizer.step()
+
+    return sizes(events_of(body))[2 * len(shapes) :]
+
+
 def settled(events: Iterable[int]) -> list[int]:
     """Events with each run of frees sorted: the allocator ends in the same state."""
     out: list[int] = []
@@ -98,9 +130,15 @@ def settled(events: Iterable[int]) -> list[int]:
 
 
 def steps(case: Case) -> None:
-    """The part of a training loop that comes after backward, with gradients out of thin air."""
+    """The part of a training loop that comes after backward, with gradients out of thin air.
+
+    cuBLAS has its workspace: in a training loop the forward made it.
+    """
+    S.workspaces[S.thread] = None  # type: ignore[assignment]
     params = [parameter(shape, DTYPES[dtype]) for shape, dtype, _ in case.parameters]
     optimizer = OPTIMIZERS[case.optimizer](params)
+    if optimizer is not None:
+        optimizer.look_into(Made(params))
     scaler = GradScaler() if case.scales else None
     for step in range(case.steps):
         for p, (_, _, with_gradient) in zip(params, case.parameters, strict=True):

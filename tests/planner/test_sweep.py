@@ -31,6 +31,7 @@ def rounded_live_sum(**keys: Any) -> int:
     return peak
 
 
+@pytest.mark.slow
 @settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     workloads(), st.sets(st.integers(1, 4), min_size=1), st.sets(st.integers(1, 300), max_size=3)

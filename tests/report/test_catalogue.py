@@ -21,7 +21,9 @@ def test_models_are_sorted_by_size_and_have_their_aliases() -> None:
 
 def test_every_modelled_method_is_described() -> None:
     assert all(row["about"] for row in method_rows())
-    assert {row["name"] for row in method_rows()} == set(CHOICES["method"].modelled)
+    names = {row["name"]: row["engine"] for row in method_rows()}
+    assert {name for name in names if names[name] == "bytes"} == set(CHOICES["method"].modelled)
+    assert set(names) == {*CHOICES["method"].modelled, *CHOICES["method"].known}
     assert "rank" in next(row["keys"] for row in method_rows() if row["name"] == "lora")
 
 

@@ -22,8 +22,8 @@ FULL = Case("full", None, "nf4", 1, 2048)
 def comparison() -> Comparison:
     return Comparison(
         rows=(
-            Row(LORA, make_estimate(gpu=make_gpu())),
-            Row(SOFT, make_estimate(gpu=make_gpu(fits=False))),
+            Row(LORA, make_estimate(gpu=make_gpu()), "a10g"),
+            Row(SOFT, make_estimate(gpu=make_gpu(fits=False)), None),
         ),
         refused=(Refusal(FULL, "the | base is frozen"),),
     )
@@ -61,6 +61,7 @@ def test_csv_reads_back(comparison: Comparison) -> None:
 
 
 def test_markdown_rows_all_have_the_same_number_of_cells(comparison: Comparison) -> None:
-    lines = comparison_markdown(comparison).replace("\\|", "").splitlines()
-    assert len(lines) == 2 + 3
-    assert len({line.count("|") for line in lines}) == 1
+    text = comparison_markdown(comparison).replace("\\|", "")
+    memory, costs = (table.splitlines() for table in text.split("\n\n"))
+    assert [len(memory), len(costs)] == [2 + 3, 2 + 2]
+    assert [len({line.count("|") for line in table}) for table in (memory, costs)] == [1, 1]

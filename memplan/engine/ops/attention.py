@@ -80,6 +80,7 @@ def dispatch(
     kernel: str,
 ) -> Tensor:
     """Run the kernel that is chosen."""
+    dropout = dropout if S.training else 0.0
     trains, drops = needs_grad(q, k, v), dropout > 0
     chosen = choose(q, k, mask, is_causal, kernel, trains=trains, drops=drops)
     if chosen == "sdpa-flash":

@@ -11,13 +11,18 @@ from __future__ import annotations
 
 from memplan.dtypes import BOOL, FP32, INT64, UINT8, DType
 from memplan.engine.autograd import Node, needs_grad
-from memplan.engine.ops.attention_flash import copy_heads_last, pad_last, sum_groups
+from memplan.engine.ops.attention_flash import (
+    BACKWARD_PRODUCTS,
+    FORWARD_PRODUCTS,
+    copy_heads_last,
+    sum_groups,
+)
 from memplan.engine.ops.cutlass import BackwardKernel, backward_kernel, backward_workspace
-from memplan.engine.ops.pointwise import Meta
+from memplan.engine.ops.pointwise import Meta, pad_last
 from memplan.engine.ops.views import expand, narrow, swap, transposed
 from memplan.engine.reduction import borrow_over
 from memplan.engine.sizes import per_cell, round_up
-from memplan.engine.state import S
+from memplan.engine.state import S, count_flops
 from memplan.engine.tensor import Tensor, empty, normal, restrided, strides_of
 
 BIAS_ALIGNMENT = 8  # mem_eff_alignment. [elements]
@@ -55,7 +60,7 @@ def efficient(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, *, drops: bo
     """``_scaled_dot_product_efficient_attention``; gradients that nobody wants are made, too."""
     biases = () if bias is None else (bias,)
     if not needs_grad(q, k, v, *biases):
-        out, lse, seeds = efficient_forward(q, needs_lse=False, drops=drops)
+        out, lse, seeds = efficient_forward(q, k, needs_lse=False, drops=drops)
         del seeds, lse
         return out
     (B, H, N, D), (_, KV, M, _) = q.shape, k.shape
@@ -79,7 +84,7 @@ def efficient(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, *, drops: bo
         return [*wished, bias_grad] if has_bias else wished
 
     node = Node((q, k, v, *biases), (*biases, k, q, v), backward)
-    out, lse, seeds = efficient_forward(q, needs_lse=True, drops=drops)
+    out, lse, seeds = efficient_forward(q, k, needs_lse=True, drops=drops)
     made.append(Meta(out))
     return node.finish(out, (lse, out, *seeds))
 
@@ -92,13 +97,14 @@ def bias_gradient(bias: Meta) -> Tensor:
 
 
 def efficient_forward(
-    q: Tensor, *, needs_lse: bool, drops: bool
+    q: Tensor, k: Tensor, *, needs_lse: bool, drops: bool
 ) -> tuple[Tensor, Tensor, list[Tensor]]:
     """out, logsumexp, (offset, seed), which are on the host if anything is dropped.
 
     16-bit heads that are too wide for registers meet in fp32.
     """
     B, H, N, D = q.shape
+    count_flops(FORWARD_PRODUCTS * 2 * B * H * N * k.shape[2] * D)
     seeds = [] if drops else [empty((), INT64), empty((), INT64)]
     out = heads_last(empty((B, N, H, D), q.dtype))
     lse = empty((B, H, round_up(N, LSE_ALIGNMENT) if needs_lse else 0), FP32)
@@ -112,6 +118,7 @@ def efficient_forward(
 def run_backward(kernel: BackwardKernel, out: Meta, M: int) -> Tensor | None:
     """What the backward kernel borrows: delta, and a workspace, which outlives it."""
     B, H, N, D = out.shape
+    count_flops(BACKWARD_PRODUCTS * 2 * B * H * N * M * D)
     delta = empty((B, H, N), FP32) if kernel.computes_delta else delta_outside(out)
     nbytes = per_cell(lambda b, h, n, m: backward_workspace(kernel, b, h, n, m, D), B, H, N, M)
     workspace = empty((nbytes,), UINT8) if nbytes > 0 else None

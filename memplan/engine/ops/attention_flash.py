@@ -11,15 +11,19 @@ from __future__ import annotations
 from typing import Any
 
 from memplan.dtypes import FP32, INT64
-from memplan.engine.autograd import Node, attach, needs_grad
-from memplan.engine.ops.pointwise import Meta, unary
+from memplan.engine.autograd import Node, needs_grad
+from memplan.engine.ops.pointwise import Meta, pad_last, unary
 from memplan.engine.ops.views import narrow
 from memplan.engine.reduction import borrow_over
 from memplan.engine.sizes import ceil_div, per_cell, round_up
-from memplan.engine.state import S
-from memplan.engine.tensor import Tensor, alias, empty, normal, restrided, strides_of
+from memplan.engine.state import S, count_flops
+from memplan.engine.tensor import Tensor, empty, normal, restrided, strides_of
 
 ALIGNMENT = 8  # elements of a head
+# Products of queries by keys in a fused kernel: scores and values; backward makes the scores again.
+# Masked places count, as in torch. Source: pytorch/pytorch v2.14.1 torch/utils/flop_counter.py
+# ``sdpa_flop_count``, ``sdpa_backward_flop_count``.
+FORWARD_PRODUCTS, BACKWARD_PRODUCTS = 2, 5
 
 
 def flash(q: Tensor, k: Tensor, v: Tensor, *, drops: bool) -> Tensor:
@@ -32,21 +36,6 @@ def flash(q: Tensor, k: Tensor, v: Tensor, *, drops: bool) -> Tensor:
     k_padded = pad_last(k, wide)
     v_padded = pad_last(v, wide)
     return narrow(flash_aligned(q_padded, k_padded, v_padded, drops=drops), -1, size)
-
-
-def pad_last(x: Tensor, size: int) -> Tensor:
-    """``constant_pad_nd: self: constant_pad_nd_backward``: a copy; a clone of a part.
-
-    Source: derivatives.yaml; ``aten/src/ATen/native/PadNd.cpp`` ``constant_pad_nd``.
-    """
-    out = empty((*x.shape[:-1], size), x.dtype)
-    old = x.shape
-
-    def backward(grad: Tensor) -> tuple[Tensor]:
-        part = alias(grad, old, normal(old, strides_of(grad)))
-        return (unary(part),)
-
-    return attach(out, (x,), (), backward) if needs_grad(x) else out
 
 
 def head_size_rounded(D: int) -> int:
@@ -93,6 +82,7 @@ def flash_aligned(q: Tensor, k: Tensor, v: Tensor, *, drops: bool) -> Tensor:
         grad_copy = copy_heads_last(grad)
         out_copy = copy_heads_last(made[0])
         grads = [empty_like_kernel(m) for m in metas]
+        count_flops(BACKWARD_PRODUCTS * 2 * B * H * N * M * D)
         softmax_d = empty((B, H, rounded), FP32)
         dq_accum = empty((B, rounded, H, width), FP32)
         if KV != H:
@@ -125,6 +115,7 @@ def flash_forward(q: Tensor, k: Tensor, *, drops: bool) -> tuple[Tensor, Tensor,
     (B, H, N, D), (KV, M) = q.shape, k.shape[1:3]
     if N == 1 and not drops:
         H, N = KV, H // KV
+    count_flops(FORWARD_PRODUCTS * 2 * B * H * N * M * D)
     out = empty_like_kernel(q)
     lse = empty((B, H, N), FP32)
     sms = S.kernels.sm_count

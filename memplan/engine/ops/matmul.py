@@ -7,7 +7,7 @@ from memplan.engine.autograd import Node, attach, needs_grad
 from memplan.engine.layout import view_strides
 from memplan.engine.ops.pointwise import Meta, cast, to, unary
 from memplan.engine.ops.views import contiguous, reshape, reshape_raw, view
-from memplan.engine.state import S
+from memplan.engine.state import S, count_flops
 from memplan.engine.tensor import Shape, Storage, Tensor, empty, numel
 
 
@@ -23,8 +23,9 @@ def workspace() -> None:
         S.workspaces[S.thread] = Storage(S.kernels.cublas_workspace_bytes)
 
 
-def product(shape: Shape, dtype: DType) -> Tensor:
-    """The output of a cuBLAS product."""
+def product(shape: Shape, dtype: DType, inner: int) -> Tensor:
+    """The output of a cuBLAS product over ``inner`` terms each."""
+    count_flops(2 * numel(shape) * inner)
     out = empty(shape, dtype)
     workspace()
     return out
@@ -61,16 +62,16 @@ def mm(x: Tensor, weight: Tensor) -> Tensor:
         folds = weight.requires_grad or is_rows(x)
         x = reshape_for_product(x, x.shape[:-1] if folds else x.shape[:-2])
     if not needs_grad(x, weight):
-        return product(shape, x.dtype)
+        return product(shape, x.dtype, weight.shape[1])
     a, b, meta, sw = x.requires_grad, weight.requires_grad, Meta(x), weight.shape
 
     def backward(grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
         grad = flat(grad)  # _unsafe_view: grad.reshape
-        g_weight = weight_gradient(sw, meta.dtype) if b else None
-        return (input_gradient(meta) if a else None), g_weight
+        g_weight = weight_gradient(sw, meta) if b else None
+        return (input_gradient(meta, sw[0]) if a else None), g_weight
 
     node = Node((x, weight), ((weight,) if a else ()) + ((x,) if b else ()), backward)
-    return node.finish(product(shape, x.dtype))
+    return node.finish(product(shape, x.dtype, sw[1]))
 
 
 def is_rows(x: Tensor) -> bool:
@@ -97,18 +98,20 @@ def addmm(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     if len(x.shape) > 2:
         x = view(x, (numel(x.shape[:-1]), x.shape[-1]))
     if not needs_grad(x, weight, bias):
-        return product(shape, x.dtype)
+        out = product(shape, x.dtype, weight.shape[1])
+        out.is_view = len(shape) > 2
+        return out
     a, b, c = x.requires_grad, weight.requires_grad, bias.requires_grad
     meta, sw = Meta(x), weight.shape
 
     def backward(grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         grad = flat(grad)
-        g_x = input_gradient(meta) if a else None
-        g_weight = weight_gradient(sw, meta.dtype) if b else None
+        g_x = input_gradient(meta, sw[0]) if a else None
+        g_weight = weight_gradient(sw, meta) if b else None
         return (grad if c else None), g_x, g_weight
 
     node = Node((bias, x, weight), ((x,) if b else ()) + ((weight,) if a else ()), backward)
-    out = node.finish(product(shape, x.dtype))
+    out = node.finish(product(shape, x.dtype, sw[1]))
     out.is_view = len(shape) > 2
     return out
 
@@ -128,19 +131,19 @@ def flat(grad: Tensor) -> Tensor:
     return reshape_raw(grad, (numel(grad.shape[:-1]), grad.shape[-1]))
 
 
-def weight_gradient(shape: Shape, dtype: DType) -> Tensor:
+def weight_gradient(shape: Shape, x: Meta) -> Tensor:
     """``grad.t().mm(x).t()`` of ``weight.t()``, and its ``t``: contiguous, and a view."""
-    out = product(shape, dtype)
+    out = product(shape, x.dtype, numel(x.shape[:-1]))
     out.is_view = True
     return out
 
 
-def input_gradient(x: Meta) -> Tensor:
+def input_gradient(x: Meta, out_features: int) -> Tensor:
     """``mm_mat1_backward``, seen in the input's shape: columns if the input's rows are columns.
 
     Source: ``torch/csrc/autograd/FunctionsManual.cpp``.
     """
-    out = product(x.shape, x.dtype)
+    out = product(x.shape, x.dtype, out_features)
     rows = numel(x.shape[:-1])
     by_columns = x.strides is not None and view_strides(x, (rows, x.shape[-1])) == (1, rows)
     if by_columns:
@@ -170,15 +173,15 @@ def bmm(self: Tensor, mat2: Tensor) -> Tensor:
     """``bmm: mat2: self.transpose(1, 2).bmm(grad); self: grad.bmm(mat2.transpose(1, 2))``."""
     shape, dtype = (self.shape[0], self.shape[1], mat2.shape[2]), self.dtype
     if not needs_grad(self, mat2):
-        return product(shape, dtype)
+        return product(shape, dtype, mat2.shape[1])
     a, b, sa, sb = self.requires_grad, mat2.requires_grad, self.shape, mat2.shape
 
     def backward(grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        g_mat2 = product(sb, dtype) if b else None
-        return (product(sa, dtype) if a else None), g_mat2
+        g_mat2 = product(sb, dtype, sa[1]) if b else None
+        return (product(sa, dtype, sb[2]) if a else None), g_mat2
 
     node = Node((self, mat2), ((mat2,) if a else ()) + ((self,) if b else ()), backward)
-    return node.finish(product(shape, dtype))
+    return node.finish(product(shape, dtype, sa[2]))
 
 
 def softmax_float(self: Tensor) -> Tensor:
@@ -189,13 +192,15 @@ def softmax_float(self: Tensor) -> Tensor:
     return softmax(self if self.dtype is FP16 else to(self, FP32))
 
 
-def softmax(self: Tensor) -> Tensor:
-    """``_softmax`` to fp32: ``_softmax_backward_data(grad, result, dim, self.scalar_type())``.
+def softmax(self: Tensor, to_dtype: DType = FP32) -> Tensor:
+    """``_softmax``: ``_softmax_backward_data(grad, result, dim, self.scalar_type())``.
 
-    It saves its result. Backward: the gradient, then ``grad * result``, borrowed. Source:
-    ``aten/src/ATen/native/cuda/SoftMax.cu``.
+    It saves its result; an input in another layout is copied for it. Backward: the gradient, then
+    ``grad * result``, borrowed. Source: ``aten/src/ATen/native/cuda/SoftMax.cu``.
     """
-    out = unary(self, FP32)
+    out = empty(self.shape, to_dtype)
+    copy = None if self.strides is None else empty(self.shape, self.dtype)
+    del copy
     if not needs_grad(self):
         return out
     m, dtype = Meta(out), self.dtype

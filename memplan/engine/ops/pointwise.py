@@ -174,12 +174,27 @@ def cat(a: Tensor, b: Tensor, dim: int) -> Tensor:
     return attach(out, (a, b), (), backward)
 
 
+def pad_last(x: Tensor, size: int) -> Tensor:
+    """``constant_pad_nd: self: constant_pad_nd_backward``: a copy; a clone of a part.
+
+    Source: derivatives.yaml; ``aten/src/ATen/native/PadNd.cpp`` ``constant_pad_nd``.
+    """
+    out = empty((*x.shape[:-1], size), x.dtype)
+    old = x.shape
+
+    def backward(grad: Tensor) -> tuple[Tensor]:
+        part = alias(grad, old, normal(old, strides_of(grad)))
+        return (unary(part),)
+
+    return attach(out, (x,), (), backward) if needs_grad(x) else out
+
+
 def dropout(self: Tensor, p: float) -> Tensor:
     """``native_dropout: input: native_dropout_backward(grad, result1, scale)``.
 
-    A bool mask, which is saved, then the output.
+    A bool mask, which is saved, then the output. Nothing in evaluation.
     """
-    if not p:
+    if not p or not S.training:
         return self
     mask = unary(self, BOOL)
     out = unary(self)

@@ -69,6 +69,20 @@ def transpose(x: Tensor, i: int, j: int) -> Tensor:
     return attach(out, (x,), (), lambda grad: (transposed(grad, i, j),)) if needs_grad(x) else out
 
 
+def permuted(x: Tensor, dims: tuple[int, ...]) -> Tensor:
+    """``permute`` below autograd."""
+    s = strides_of(x)
+    shape = tuple(x.shape[d] for d in dims)
+    return alias(x, shape, normal(shape, tuple(s[d] for d in dims)))
+
+
+def permute(x: Tensor, dims: tuple[int, ...]) -> Tensor:
+    """``permute: self: permute_backwards(grad, dims)``."""
+    out = permuted(x, dims)
+    back = tuple(dims.index(d) for d in range(len(dims)))
+    return attach(out, (x,), (), lambda grad: (permuted(grad, back),)) if needs_grad(x) else out
+
+
 def unsqueeze(x: Tensor, i: int) -> Tensor:
     """``unsqueeze: self: grad.squeeze(dim)``."""
     shape, strides = (*x.shape[:i], 1, *x.shape[i:]), strides_of(x)

@@ -5,9 +5,13 @@ from __future__ import annotations
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from memplan.evidence.recorder.gradients import local, parts
 from memplan.evidence.recording import DeviceFacts
 
-LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate")
+LIBRARIES = (
+    *("torch", "transformers", "peft", "bitsandbytes", "accelerate", "adapters"),
+    *("torchao", "hqq"),
+)
 
 
 def device_facts() -> DeviceFacts:
@@ -41,12 +45,21 @@ def parameter_facts(model: Any) -> dict[str, int]:
     """
     params = list(model.parameters())
     trained = [p for p in params if p.requires_grad]
-    saved = adapter_state(model) if hasattr(model, "peft_config") else params
+    saved = saved_tensors(model) or params
     return {
         "total_parameters": sum(map(elements, params)),
         "trainable_parameters": sum(map(elements, trained)),
-        "checkpoint_bytes": sum(t.numel() * t.element_size() for t in saved),
+        "checkpoint_bytes": sum(p.numel() * p.element_size() for t in saved for p in parts(t)),
     }
+
+
+def saved_tensors(model: Any) -> list[Any]:
+    """What is saved of a model with an adapter, PEFT's or the ``adapters`` library's; else none."""
+    if hasattr(model, "peft_config"):
+        return adapter_state(model)
+    if hasattr(model, "adapters_config"):
+        return [t for name, t in model.state_dict().items() if ".adapters." in name]
+    return []
 
 
 def adapter_state(model: Any) -> list[Any]:
@@ -54,7 +67,7 @@ def adapter_state(model: Any) -> list[Any]:
     from peft import get_peft_model_state_dict
 
     state = get_peft_model_state_dict(model)
-    return list({(t.data_ptr(), t.numel()): t for t in state.values()}.values())
+    return list({(local(t).data_ptr(), t.numel()): t for t in state.values()}.values())
 
 
 def elements(parameter: Any) -> int:

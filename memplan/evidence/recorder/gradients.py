@@ -42,6 +42,19 @@ def local(tensor: Any) -> Any:
     return getattr(tensor, "_local_tensor", tensor)
 
 
+def parts(tensor: Any) -> Iterator[Any]:
+    """The tensors that a wrapper, such as torchao's quantised weight, is made of; else itself.
+
+    A tensor that is spread over several ranks is none: of all its ranks, it counts as a whole.
+    """
+    if hasattr(tensor, "_local_tensor") or not hasattr(tensor, "__tensor_flatten__"):
+        yield tensor
+        return
+    names, _ = tensor.__tensor_flatten__()
+    for name in names:
+        yield from parts(getattr(tensor, name))
+
+
 def address_of(tensor: Any) -> int:
     """Where a tensor's block lies on the device; 0 if it has none there."""
     import torch
@@ -58,7 +71,8 @@ def owners(model: Any, optimizers: Iterable[Any]) -> Iterator[tuple[int, str]]:
     for module_name, module in model.named_modules():
         for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
             names[id(tensor)] = module_name
-            yield address_of(tensor), module_name
+            for part in parts(tensor):
+                yield address_of(part), module_name
     for optimizer in optimizers:
         for parameter, states in optimizer.state.items():
             for state in states.values() if isinstance(states, dict) else ():

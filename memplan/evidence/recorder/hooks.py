@@ -1,8 +1,8 @@
 """Where the phases of a training loop are, found from outside: the loop needs no change.
 
 A backward ends the forward and then itself; an optimizer's step ends the step; setting gradients to
-none ends what follows it. A forward without gradients is evaluation. Everything before the first of
-these is loading.
+none ends what follows it. A forward without gradients is evaluation: between two steps, all that is
+done there. Everything before the first of these is loading.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Loop:
         self.first = first
         self.max_steps = max_steps
         self.step = 0
-        self.depth = 0
+        self.depth = self.updates = 0
         self.stepped = self.evaluates = False
         self.optimizers: list[Any] = []
 
@@ -63,20 +63,38 @@ class Loop:
         """An outermost forward begins or ends."""
         import torch
 
-        if torch.is_grad_enabled() and not self.evaluates:
-            if begins:
-                self.begin_step()
-        elif begins and not self.evaluates:
-            self.evaluates = True
-            self.end("other" if self.step else self.first)
-            self.recorder.begin("eval", self.step)
-        elif not begins and self.evaluates:
+        if not begins:
+            if self.is_in_step:
+                self.end_evaluation()
+        elif torch.is_grad_enabled():
+            self.begin_step()
+        elif not self.evaluates:
+            self.begin_evaluation()
+
+    @property
+    def is_in_step(self) -> bool:
+        """Whether a step has begun whose optimizer has not stepped yet."""
+        return bool(self.step) and not self.stepped
+
+    def begin_evaluation(self) -> None:
+        """The first forward without gradients."""
+        self.evaluates = True
+        if self.is_in_step:
+            self.end("other")
+        elif not self.step:
+            self.end(self.first)
+        self.recorder.begin("eval", self.step)
+
+    def end_evaluation(self) -> None:
+        """What follows is no evaluation: in a step, the end of that forward; else the next step."""
+        if self.evaluates:
             self.evaluates = False
             self.end("eval")
 
     def begin_step(self) -> None:
         """A forward or a backward of a step that may be a new one."""
-        if self.step and not self.stepped:
+        self.end_evaluation()
+        if self.is_in_step:
             return
         if not self.step:
             self.end(self.first)
@@ -102,13 +120,15 @@ class Loop:
         return result
 
     def before_update(self, optimizer: Any, _args: Any, _keywords: Any) -> None:
-        """An optimizer is about to step."""
+        """An optimizer is about to step, perhaps as a part of another."""
+        self.updates += 1
         if not any(o is optimizer for o in self.optimizers):
             self.optimizers.append(optimizer)
 
     def after_update(self, _optimizer: Any, _args: Any, _keywords: Any) -> None:
-        """An optimizer has stepped; one that steps inside the backward is part of it."""
-        if self.depth or not self.step:
+        """An optimizer has stepped; one inside the backward or another's step is part of that."""
+        self.updates -= 1
+        if self.depth or self.updates or not self.step:
             return
         self.stepped = True
         self.end("optimizer_step")

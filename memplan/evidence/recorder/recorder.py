@@ -105,6 +105,12 @@ class Recorder:
     def install_hooks(self, model: Any = None) -> None:
         """Find the phases from here on by what the loop calls; the model is there already."""
         self.follow(Loop(self, first="optimizer_init"))
+        self.modules.expect_batch()
+
+    def end_evaluation(self) -> None:
+        """The evaluation that runs, if one does, is over."""
+        if self.loop is not None:
+            self.loop.end_evaluation()
 
     def follow(self, loop: Loop) -> None:
         """Let a loop's calls say where the phases are."""

@@ -90,7 +90,9 @@ class Session:
             return
         self.written = True
         if self.recorder.stop is None:
-            self.recorder.end_phase("other", self.recorder.loop.step if self.recorder.loop else 0)
+            loop = self.recorder.loop
+            rest = "eval" if loop and loop.evaluates else "other"
+            self.recorder.end_phase(rest, loop.step if loop else 0)
         recording = self.recorder.finish(largest_model(), **self.snapshot())
         out = Path(self.settings["out"], f"{self.pid}.json")
         out.write_text(json.dumps(recording.to_mapping()), encoding="utf-8")

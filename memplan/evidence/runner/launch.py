@@ -13,11 +13,13 @@ from typing import Any
 
 from memplan.errors import MemplanError, MissingError
 from memplan.evidence.recording import Recording
+from memplan.evidence.runner.alarm import STOPPED
 
 MODULE = "memplan.evidence.runner"
 PACKAGE = Path(__file__).parents[2]
 MAX_SHOWN = 400
 DROPPED = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP")  # they are the host Python's
+RANK_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")  # of one device, none
 
 
 class MeasurementError(MemplanError):
@@ -32,6 +34,7 @@ def run(
     environment: Mapping[str, str],
     snapshot: Path | None = None,
     history: bool = True,
+    alone: bool = False,
 ) -> Recording:
     """What torch's allocator counted of a workload, run in a fresh process.
 
@@ -42,6 +45,7 @@ def run(
         environment: What is set for it beside this process's own environment.
         snapshot: Where to write torch's memory snapshot, if anywhere.
         history: Whether every event of the allocator is kept, which tells what stood at the peak.
+        alone: Of a strategy's ranks, the one that the environment names is run without the others.
 
     Raises:
         MeasurementError: The process crashed.
@@ -54,11 +58,14 @@ def run(
             "model_config": dict(model_config),
             "history": history,
             "snapshot": None if snapshot is None else str(snapshot.absolute()),
+            "alone": alone,
             "out": str(out),
         }
         job.write_text(json.dumps(values), encoding="utf-8")
-        command = [absolute(python), "-m", MODULE, str(job)]
-        errors = call(command, child_environment(environment, path), folder)
+        variables = child_environment(environment, path)
+        if workload.get("strategy", "single") == "single":
+            variables = {k: v for k, v in variables.items() if k not in RANK_VARIABLES}
+        errors = call([absolute(python), "-m", MODULE, str(job)], variables, folder)
         return read_recording(out, errors)
 
 
@@ -85,6 +92,8 @@ def call(command: list[str], environment: Mapping[str, str], folder: str) -> str
     except OSError as error:
         raise MissingError(f"{command[0]}: cannot be started: {error.strerror}.") from None
     text = done.stderr.decode("utf-8", "replace")
+    if done.returncode == STOPPED and last_line(text).startswith("stopped, since"):
+        raise MeasurementError(f"the run was {last_line(text)}.")
     if done.returncode:
         raise MeasurementError(f"the run crashed ({ending(done.returncode)}): {last_line(text)}")
     return text

@@ -9,13 +9,14 @@ backward, outside any context that stands around the forward alone.
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from collections.abc import Mapping
 from typing import Any, Protocol
 
 from memplan.evidence.runner.methods import apply_method
 from memplan.evidence.runner.models import load_model
-from memplan.evidence.runner.optimizers import LR, build_optimizer, trainer_name
+from memplan.evidence.runner.optimizers import build_optimizer
+from memplan.evidence.runner.parallel import spread
+from memplan.evidence.runner.trainer import train_with_trainer
 
 Json = dict[str, Any]
 KERNELS = {
@@ -33,6 +34,9 @@ class Marks(Protocol):
 
     def install_hooks(self, model: Any) -> None:
         """Find the phases from here on by itself."""
+
+    def end_evaluation(self) -> None:
+        """An evaluation that the hooks found is over."""
 
 
 def attention_kernel(w: Json) -> Any:
@@ -52,6 +56,7 @@ def train_plain(w: Json, model_config: Mapping[str, Any], recorder: Marks) -> An
     recorder.end_phase("load", 0)
     model = apply_method(w, model)
     model.train()
+    run = spread(w, model)
     recorder.end_phase("adapter", 0)
     params = [p for p in model.parameters() if p.requires_grad]
     opt = build_optimizer(w, model, params)
@@ -69,7 +74,7 @@ def train_plain(w: Json, model_config: Mapping[str, Any], recorder: Marks) -> An
             if w["attention_mask"] != "none":
                 kw["attention_mask"] = torch.ones(b, n, dtype=torch.long).to("cuda")
             with torch.autocast("cuda", amp) if amp else contextlib.nullcontext():
-                outputs = model(**kw)
+                outputs = run(**kw)
                 loss = outputs.loss
             if not w["keep_outputs"]:
                 outputs = None
@@ -94,82 +99,6 @@ def train_plain(w: Json, model_config: Mapping[str, Any], recorder: Marks) -> An
             opt.zero_grad(set_to_none=True)
         recorder.end_phase("zero_grad", step)
     return model
-
-
-def train_with_trainer(w: Json, model_config: Mapping[str, Any], recorder: Marks) -> Any:
-    """Load, then hand the model to transformers' Trainer."""
-    from transformers import Trainer
-
-    model = load_model(w, model_config)
-    recorder.end_phase("load", 0)
-    model = apply_method(w, model)
-    recorder.end_phase("adapter", 0)
-    optimizers = (own_optimizer(w, model), None)
-    recorder.install_hooks(model)
-    with tempfile.TemporaryDirectory() as folder:
-        trainer = Trainer(
-            model=model,
-            args=training_arguments(w, folder),
-            train_dataset=Samples(w, model.config.get_text_config().vocab_size),
-            optimizers=optimizers,
-        )
-        trainer.train()
-    return model
-
-
-def own_optimizer(w: Json, model: Any) -> Any:
-    """The optimizer, if the Trainer has no word for it; else none, and it makes its own."""
-    if trainer_name(w["optimizer"]) and w["method"] != "lora_fa":
-        return None
-    return build_optimizer(w, model, [p for p in model.parameters() if p.requires_grad])
-
-
-def training_arguments(w: Json, folder: str) -> Any:
-    """The workload in the Trainer's words; nothing is logged, saved or reported."""
-    from transformers import TrainingArguments
-
-    checkpointing = w["activation_checkpointing"]
-    return TrainingArguments(
-        folder,
-        per_device_train_batch_size=w["micro_batch_size"],
-        gradient_accumulation_steps=w["gradient_accumulation_steps"],
-        max_steps=w["steps"],
-        learning_rate=LR,
-        optim=trainer_name(w["optimizer"]) or "adamw_torch",
-        optim_target_modules="all-linear",
-        bf16=w["autocast"] == "bfloat16",
-        fp16=w["autocast"] == "float16",
-        max_grad_norm=w["max_grad_norm"],
-        gradient_checkpointing=bool(checkpointing),
-        gradient_checkpointing_kwargs={"use_reentrant": checkpointing == "reentrant"},
-        logging_strategy="no",
-        save_strategy="no",
-        report_to=[],
-        disable_tqdm=True,
-        remove_unused_columns=False,
-    )
-
-
-class Samples:
-    """A data set of as many sequences as the run takes, each of ``seq_len`` tokens."""
-
-    def __init__(self, w: Json, vocab_size: int) -> None:
-        self.w, self.vocab_size = w, vocab_size
-
-    def __len__(self) -> int:
-        w = self.w
-        return int(w["micro_batch_size"] * w["gradient_accumulation_steps"] * w["steps"])
-
-    def __getitem__(self, index: int) -> Json:
-        import torch
-
-        if not 0 <= index < len(self):
-            raise IndexError(index)
-        ids = torch.randint(0, self.vocab_size, (self.w["seq_len"],))
-        sample = {"input_ids": ids, "labels": ids.clone()}
-        if self.w["attention_mask"] != "none":
-            sample["attention_mask"] = torch.ones_like(ids)
-        return sample
 
 
 LOOPS = {"plain": train_plain, "trainer": train_with_trainer}

@@ -11,6 +11,7 @@ from dataclasses import fields
 from typing import Any
 
 from memplan.evidence.runner.models import is_encoder_decoder
+from memplan.evidence.runner.selective import CHOOSERS, train_chosen
 
 Json = dict[str, Any]
 
@@ -30,15 +31,26 @@ PROMPT_LENGTH, PROMPT_LAYERS = 10, 30
 def apply_method(w: Json, model: Any) -> Any:
     """The model with the method's parameters in place."""
     model = enable_checkpointing(w, model)
-    if w["method"] == "full":
+    if w["method"] == "full" and not w.get("trainable"):
         return model
+    if w["method"] == "bottleneck_adapter":
+        from memplan.evidence.runner.adapters import add_bottleneck_adapter
+
+        return add_bottleneck_adapter(w, model)
+    if w["method"] in CHOOSERS:
+        return train_chosen(w, model)
     if w["method"] == "frozen":
         model.requires_grad_(False)
         return model
     import peft
 
     upcast = w["adapter_dtype"] == "float32"
-    return peft.get_peft_model(model, peft_config(w, model), autocast_adapter_dtype=upcast)
+    adapted = peft.get_peft_model(model, peft_config(w, model), autocast_adapter_dtype=upcast)
+    for number in range(1, w.get("adapters", 1)):
+        adapted.add_adapter(
+            f"further{number}", peft_config(w, model), autocast_adapter_dtype=upcast
+        )
+    return adapted
 
 
 def enable_checkpointing(w: Json, model: Any) -> Any:
@@ -79,7 +91,10 @@ def peft_config(w: Json, model: Any) -> Any:
     known = {f.name for f in fields(classes[kind])}
     common = {k: v for k, v in keys_of(w).items() if k in known}
     make: Callable[..., Any] = classes[kind]
-    return make(**{"task_type": task, **common, **own, **extra, **w["peft_config"]})
+    further = dict(w["peft_config"])
+    if "runtime_config" in further:
+        further["runtime_config"] = peft.LoraRuntimeConfig(**further["runtime_config"])
+    return make(**{"task_type": task, **common, **own, **extra, **further})
 
 
 def keys_of(w: Json) -> Json:

@@ -8,7 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from memplan.evidence.runner.checkpoint import write_sparse_checkpoint
-from memplan.evidence.runner.quantize import quantization_config
+from memplan.evidence.runner.liger import apply_liger
+from memplan.evidence.runner.quantize import (
+    is_quantized_later,
+    quantization_config,
+    quantize_loaded,
+)
 
 Json = dict[str, Any]
 
@@ -32,9 +37,20 @@ def load_model(w: Json, model_config: Mapping[str, Any]) -> Any:
     with tempfile.TemporaryDirectory() as folder:
         write_sparse_checkpoint(shapes, Path(folder))
         del shapes
-        model = kind.from_pretrained(folder, dtype=dtype, device_map={"": 0}, **extra)
+        model = kind.from_pretrained(folder, dtype=dtype, device_map=device_map(w), **extra)
+    quantize_loaded(w["quantization"], model, dtype)
     model.config.use_cache = w["use_cache"]
+    apply_liger(w, model)
     return model
+
+
+def device_map(w: Json) -> Json:
+    """All of a model on this process's device; on the host, if it is quantised from there."""
+    import torch
+
+    if is_quantized_later(w["quantization"]):
+        return {"": "cpu"}
+    return {"": torch.cuda.current_device()}
 
 
 def build_config(keys: Mapping[str, Any]) -> Any:

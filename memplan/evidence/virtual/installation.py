@@ -33,18 +33,30 @@ DEPENDENCIES = (
 TRAINING = (
     *("transformers==5.18.0", "peft==0.21.2", "accelerate==1.15.0", "bitsandbytes==0.50.2"),
 )
+# What some optimizers of `TrainingArguments.optim`, `kernels: liger` and some quantisations ask for
+# beside these. A run does without, unless it asks for one.
+FURTHER = (
+    *("apollo-torch==1.0.3", "grokadamw==0.1.2", "schedulefree==1.4.1", "liger-kernel==0.8.5"),
+    *("torchao==0.18.0", "hqq==0.2.8.post1", "einops==0.8.2", "termcolor==3.3.0"),
+)
 NEEDED_BYTES = 2_500_000_000  # 1.7 GB installed, and what pip unpacks
+FINISHING = 2  # what `_finish` does: the libraries, and the check
 OLDEST_PYTHON = (3, 10)
 TOOLS = ("gcc", "readelf", "nm")
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One step: a stamp's name, what is shown, and the command."""
+    """One step: a stamp's name, what is shown, and the command.
+
+    Attributes:
+        is_optional: Whether setup goes on where it fails; the next setup tries again.
+    """
 
     name: str
     title: str
     command: tuple[str, ...]
+    is_optional: bool = False
 
 
 def stages(root: Path) -> tuple[Stage, ...]:
@@ -60,6 +72,12 @@ def stages(root: Path) -> tuple[Stage, ...]:
         ),
         Stage("dependencies", "what it needs", (*pip, *DEPENDENCIES)),
         Stage("training", ", ".join(TRAINING), (*pip, "--no-deps", *TRAINING)),
+        Stage(
+            "further",
+            f"for some optimizers, kernels and quantisations: {', '.join(FURTHER)}",
+            (*pip, "--no-deps", *FURTHER),
+            is_optional=True,
+        ),
     )
 
 
@@ -80,9 +98,10 @@ def install(progress: Progress) -> Environment:
             return found
         check_space(home, done=is_done(home, todo[1]))
         (home / places.READY).unlink(missing_ok=True)
+        count = len(todo) + FINISHING
         for number, stage in enumerate(todo, 1):
-            run_stage(home, stage, partial(_numbered, progress, number, 6))
-        made = _finish(root, lambda text, n: _numbered(progress, n + 4, 6, text))
+            run_stage(home, stage, partial(_numbered, progress, number, count))
+        made = _finish(root, lambda text, n: _numbered(progress, n + len(todo), count, text))
         (home / places.READY).touch()
         return made
 
@@ -99,7 +118,7 @@ def use(progress: Progress, root: Path) -> Environment:
     with locked(home):
         found = places.find(root)
         if not found:
-            found = _finish(root, lambda text, n: _numbered(progress, n, 2, text))
+            found = _finish(root, lambda text, n: _numbered(progress, n, FINISHING, text))
         (home / places.CHOSEN).write_text(f"{root}\n", encoding="utf-8")
         return found
 
@@ -150,7 +169,7 @@ def run_stage(home: Path, stage: Stage, progress: Progress) -> None:
     """Run a stage unless its stamp says that the same was done.
 
     Raises:
-        MissingError: Its command failed.
+        MissingError: Its command failed, and it is not optional.
     """
     if is_done(home, stage):
         return
@@ -158,14 +177,26 @@ def run_stage(home: Path, stage: Stage, progress: Progress) -> None:
     if stage.name == "venv":  # begun anew, and so is all behind it
         for old in home.glob("stage-*"):
             old.unlink()
-    run_command(stage.command, stage.title)
-    _stamp(home, stage).write_text("\n".join(stage.command), encoding="utf-8")
+    try:
+        run_command(stage.command, stage.title)
+    except MissingError as error:
+        if not stage.is_optional:
+            raise
+        progress(f"left out: {error}")
+        return
+    _stamp(home, stage).write_text(_stamp_text(stage), encoding="utf-8")
 
 
 def is_done(home: Path, stage: Stage) -> bool:
     """Whether the stage's stamp says that the same command was done."""
     stamp = _stamp(home, stage)
-    return stamp.is_file() and stamp.read_text(encoding="utf-8") == "\n".join(stage.command)
+    return stamp.is_file() and stamp.read_text(encoding="utf-8") == _stamp_text(stage)
+
+
+def _stamp_text(stage: Stage) -> str:
+    """The command; of this Python, its version: what it is called does not matter."""
+    version = f"Python {platform.python_version()}"
+    return "\n".join(version if part == sys.executable else part for part in stage.command)
 
 
 def run_command(command: Sequence[str], title: str, **variables: str) -> str:

@@ -59,6 +59,9 @@ def environment_variables(
         "CUDA_VISIBLE_DEVICES": ",".join(map(str, range(devices))),
         "OMP_NUM_THREADS": "1",
         "TOKENIZERS_PARALLELISM": "false",
+        # C++ frames are named from the libraries' own tables of symbols; the other way, a process
+        # of binutils for each library, takes most of a short run, and the names are the same.
+        "TORCH_SYMBOLIZE_MODE": "dladdr",
         **optional,
     }
 

@@ -53,6 +53,22 @@ def test_the_job_says_what_is_run(tmp_path: Path) -> None:
     assert job["snapshot"] == str(tmp_path / "s.pickle")
 
 
+def test_a_rank_that_another_one_stopped_says_so(tmp_path: Path) -> None:
+    body = "sys.stderr.write('stopped, since rank 1 is out of memory\\n')\nsys.exit(3)"
+    with pytest.raises(launch.MeasurementError, match=r"^the run was stopped, since rank 1 is out"):
+        run(stand_in(tmp_path, body))
+
+
+def test_a_rank_of_one_device_is_not_told_of_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    monkeypatch.setenv("RANK", "0")
+    body = "sys.stderr.write(str({'RANK', 'WORLD_SIZE'} & set(os.environ)))\nsys.exit(1)"
+    with pytest.raises(launch.MeasurementError, match=r"set\(\)"):
+        run(stand_in(tmp_path, body))
+
+
 def test_a_crash_says_the_last_line_of_stderr(tmp_path: Path) -> None:
     body = "sys.stderr.write('Traceback\\n  line\\nImportError: no torch\\n\\n')\nsys.exit(1)"
     with pytest.raises(launch.MeasurementError, match=r"exit code 1\): ImportError: no torch"):

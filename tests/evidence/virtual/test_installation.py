@@ -119,14 +119,17 @@ def test_stages_are_said_done_once_and_go_on_behind_the_last(
     monkeypatch.setattr(installation, "run_command", interrupted)
     with pytest.raises(KeyboardInterrupt):
         installation.install(said.append)
-    assert [line[:5] for line in said] == ["[1/6]", "[2/6]", "[3/6]"]
+    assert [line[:5] for line in said] == ["[1/7]", "[2/7]", "[3/7]"]
     assert len(commands) == 2
 
     monkeypatch.setattr(installation, "run_command", pretend)
     said.clear()
     installation.install(said.append)
-    assert [line[:5] for line in said] == ["[3/6]", "[4/6]"]
-    assert commands[2:] == ["what it needs", ", ".join(installation.TRAINING), "finish"]
+    assert [line[:5] for line in said] == ["[3/7]", "[4/7]", "[5/7]"]
+    training, further = map(", ".join, (installation.TRAINING, installation.FURTHER))
+    last = f"for some optimizers, kernels and quantisations: {further}"
+    more = ["what it needs", training, last, "finish"]
+    assert commands[2:] == more
     assert (home / environment.READY).is_file()
 
 

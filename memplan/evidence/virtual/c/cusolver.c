@@ -27,6 +27,11 @@ FOUR(BY_SHAPE, Sgesvd, Dgesvd, Cgesvd, Zgesvd)
        long ldu, void *v, long ldv, int *size, void *parameters)
 FOUR(JACOBI, Sgesvdj, Dgesvdj, Cgesvdj, Zgesvdj)
 
+#define JACOBI_BATCHED(name)                                                                    \
+  SIZE(name, long vectors, long m, long n, void *a, long lda, void *s, void *u, long ldu,       \
+       void *v, long ldv, int *size, void *parameters, long batch)
+FOUR(JACOBI_BATCHED, SgesvdjBatched, DgesvdjBatched, CgesvdjBatched, ZgesvdjBatched)
+
 /* The 64-bit interface reports a size on the device and one on the host. */
 #define BOTH(name, ...)                                                \
   API int cusolverDn##name##_bufferSize(void *handle, __VA_ARGS__,     \

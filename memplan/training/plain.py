@@ -1,7 +1,6 @@
-"""The training run: load, adapt, make the optimizer, then step by step.
+"""``loop: plain``: forward, loss, backward, step, as a user writes it.
 
-``loop: plain``. Local variables live as long here as in the loop that a user writes; the order in
-which they are assigned decides which block is free when the next one is asked for.
+The statements are those of ``memplan.evidence.runner.loops.train_plain``.
 """
 
 from __future__ import annotations
@@ -12,67 +11,10 @@ from memplan.dtypes import DTYPES, FP16, INT64
 from memplan.engine import S, Tensor, autocast, backward, empty
 from memplan.engine.nn import Module
 from memplan.engine.ops.pointwise import scale
-from memplan.engine.repeat import Depth
-from memplan.loading import load
-from memplan.methods.catalogue import apply_method
-from memplan.models.catalogue import build_model
-from memplan.models.config import ModelConfig
-from memplan.optimizers import OPTIMIZERS
+from memplan.optimizers import optimizer_of
 from memplan.optimizers.clip import clip_grad_norm
 from memplan.optimizers.grad_scaler import GradScaler
-from memplan.quantization import prepare_model_for_kbit_training
 from memplan.workload import Workload
-
-
-def train(
-    workload: Workload,
-    config: ModelConfig,
-    depth: Depth,
-    steps: int,
-    total_memory: int | None = None,
-    micro_steps: int | None = None,
-) -> Module:
-    """Run the workload on this thread's tape; the trained model.
-
-    Args:
-        workload: What is to be run.
-        config: Its model's.
-        depth: Layers that are built.
-        steps: Optimizer steps.
-        total_memory: What the device says it has, or unknown. [bytes]
-        micro_steps: Micro batches of a step that are run; by default all.
-    """
-    model: Module = prepare(workload, config, depth, total_memory)
-    params = [p for p in model.parameters() if p.requires_grad]
-    loop = Loop(workload, model, params, micro_steps or workload.gradient_accumulation_steps)
-    S.tape.end_phase("optimizer_init")
-    for step in range(steps):
-        loop.step(step)
-    return model
-
-
-def prepare(workload: Workload, config: ModelConfig, depth: Depth, total_memory: int | None) -> Any:
-    """The model, loaded and adapted."""
-    model = build_model(config, workload, depth)
-    load(model, workload.quantization, total_memory)
-    S.tape.end_phase("load")
-    if workload.prepares_kbit:
-        prepare_model_for_kbit_training(model)
-    apply_checkpointing(model, workload)
-    adapted = apply_method(model, workload)
-    S.tape.watch(model)
-    S.tape.end_phase("adapter")
-    return adapted
-
-
-def apply_checkpointing(model: Any, workload: Workload) -> None:
-    """``gradient_checkpointing_enable``, which always asks for input gradients.
-
-    Source: huggingface/transformers v5.18.0 modeling_utils.py ``gradient_checkpointing_enable``.
-    """
-    if workload.activation_checkpointing:
-        model.model.checkpointing = workload.activation_checkpointing == "reentrant"
-        model.enable_input_require_grads()
 
 
 class Loop:
@@ -83,13 +25,21 @@ class Loop:
     ) -> None:
         self.workload, self.model, self.params = workload, model, params
         self.micro_steps = micro_steps
-        self.optimizer = OPTIMIZERS[workload.optimizer](params)
+        self.optimizer = optimizer_of(workload)(params)
+        if self.optimizer is not None:
+            self.optimizer.look_into(model)
         self.autocast = DTYPES.get(workload.autocast)
         self.scaler = GradScaler() if self.autocast is FP16 else None
         self.ids: Tensor | None = None
         self.batch: dict[str, Tensor] = {}
         self.outputs: Any = None
         self.loss: Tensor | None = None
+
+    def run(self, steps: int) -> None:
+        """Every step."""
+        S.tape.end_phase("optimizer_init")
+        for step in range(steps):
+            self.step(step)
 
     def step(self, step: int) -> None:
         """One optimizer step."""
