@@ -43,7 +43,8 @@ def watch(
         workload: The workload, its keys, or a file that holds them.
         every: Steps between two lines.
         log: Is given each line; a logger gets them as information.
-        keys: Further keys of the workload; see ``Workload``.
+        keys: Further keys of the workload; see ``Workload``. The loop is taken to be a plain one;
+            say ``loop="trainer"`` for transformers' Trainer.
 
     Raises:
         MissingError: There is no torch here, or it has no CUDA device.
@@ -79,7 +80,7 @@ def resolve(model: Any, workload: Any, keys: Mapping[str, Any]) -> Workload:
     if isinstance(workload, Workload):
         return replace(workload, **keys)
     given = load_workload(workload) if isinstance(workload, (str, PathLike)) else workload or {}
-    return Workload.resolve({**model_keys(model), **given, **keys})[0]
+    return Workload.resolve({"loop": "plain", **model_keys(model), **given, **keys})[0]
 
 
 def catalogue_name(title: str) -> str | None:
