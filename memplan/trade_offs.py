@@ -31,6 +31,8 @@ class FlopTape(Tape):
         flops: By the end of each phase. [FLOPs]
     """
 
+    counts = True
+
     def __init__(self) -> None:
         super().__init__()
         self.total, self.flops = 0.0, dict[str, float]()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from math import prod
 
 from memplan.dtypes import FP32, DType
@@ -46,16 +46,18 @@ def borrow(outputs: int, inputs: int) -> None:
 
 def borrow_full(n: int, itemsize: int) -> None:
     """Make and drop what a reduction of ``n`` elements to one borrows; it adds in their dtype."""
-    kernels, whole = S.kernels, frozenset((0,))
-
-    def of(size: int, index: int) -> int:
-        return workspace(Iterator.of((size,), (1,), whole, itemsize), itemsize, 4, kernels)[index]
-
-    buffer_bytes = per_cell(lambda size: of(size, 0), n)
+    kernels = S.kernels
+    buffer_bytes = per_cell(lambda size: of_all(size, itemsize, kernels)[0], n)
     if buffer_bytes:
         buffer = Storage(buffer_bytes)
-        semaphores = Storage(per_cell(lambda size: of(size, 1), n))
+        semaphores = Storage(per_cell(lambda size: of_all(size, itemsize, kernels)[1], n))
         del semaphores, buffer
+
+
+@lru_cache(maxsize=1 << 18)  # a grid asks for the same sizes in every step
+def of_all(n: int, itemsize: int, kernels: Kernels) -> tuple[int, int]:
+    """Bytes of (buffer, semaphores) of a reduction of ``n`` elements to one. [bytes]"""
+    return workspace(Iterator.of((n,), (1,), frozenset((0,)), itemsize), itemsize, 4, kernels)
 
 
 def borrow_over(x: Tensor, dims: Iterable[int], half_vec: int = 8) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 from memplan.dtypes import DType
@@ -61,9 +62,13 @@ class State(threading.local):
 S = State()
 
 
-def count_flops(flops: int) -> None:
-    """Tell the tape what a kernel computes. [FLOPs]"""
-    S.tape.compute(flops)
+def count_flops(*factors: int) -> None:
+    """Tell a tape that counts what a kernel computes: the product of these. [FLOPs]
+
+    They are multiplied only then: of a grid, each is an array.
+    """
+    if S.tape.counts:
+        S.tape.compute(prod(factors))
 
 
 @contextmanager

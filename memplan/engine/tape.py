@@ -30,6 +30,7 @@ class Tape:
     """
 
     annotates = False
+    counts = False
 
     def __init__(self) -> None:
         self.events: list[int] = []

@@ -66,7 +66,7 @@ class RotaryEmbedding(Module):
                 inv_freq_expanded = empty((1, self.dim // 2, 1), FP32)
             position_ids_expanded = empty((1, 1, n), FP32)
             freqs = empty((1, self.dim // 2, n), FP32)
-            count_flops(self.dim * n)
+            count_flops(self.dim, n)
             workspace()
             emb = empty((1, n, self.dim), FP32)
             cos = scale(unary(emb))

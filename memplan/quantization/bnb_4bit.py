@@ -181,7 +181,7 @@ def gemm_4bit(a: Tensor, layer: Linear4bit, bias: Tensor | None) -> Tensor:
     n, k = layer.out_features, layer.in_features
     if uses_fused_kernel(numel(a.shape[:-1]), n, k, a.dtype, S.kernels):
         a = contiguous(a)
-        count_flops(2 * numel(a.shape) * n)
+        count_flops(2, *a.shape, n)
         return empty((*a.shape[:-1], n), a.dtype)
     if layer.state.nested is not None:
         dequantized = empty((layer.state.blocks,), FP32)

@@ -120,7 +120,7 @@ def int8_linear_matmul(quantized: Tensor, layer: Linear8bitLt) -> Tensor:
     """The int8 product of cublasLt, or one in fp32 where rows are not a multiple of 4 long."""
     out = empty((quantized.shape[0], layer.out_features), INT32)
     if not layer.in_features % 4:
-        count_flops(2 * numel(out.shape) * layer.in_features)
+        count_flops(2, *out.shape, layer.in_features)
     if layer.in_features % 4:
         activation = empty(quantized.shape, FP32)
         weight = empty(layer.weight.shape, FP32)

@@ -104,7 +104,7 @@ def efficient_forward(
     16-bit heads that are too wide for registers meet in fp32.
     """
     B, H, N, D = q.shape
-    count_flops(FORWARD_PRODUCTS * 2 * B * H * N * k.shape[2] * D)
+    count_flops(FORWARD_PRODUCTS, 2, B, H, N, k.shape[2], D)
     seeds = [] if drops else [empty((), INT64), empty((), INT64)]
     out = heads_last(empty((B, N, H, D), q.dtype))
     lse = empty((B, H, round_up(N, LSE_ALIGNMENT) if needs_lse else 0), FP32)
@@ -118,7 +118,7 @@ def efficient_forward(
 def run_backward(kernel: BackwardKernel, out: Meta, M: int) -> Tensor | None:
     """What the backward kernel borrows: delta, and a workspace, which outlives it."""
     B, H, N, D = out.shape
-    count_flops(BACKWARD_PRODUCTS * 2 * B * H * N * M * D)
+    count_flops(BACKWARD_PRODUCTS, 2, B, H, N, M, D)
     delta = empty((B, H, N), FP32) if kernel.computes_delta else delta_outside(out)
     nbytes = per_cell(lambda b, h, n, m: backward_workspace(kernel, b, h, n, m, D), B, H, N, M)
     workspace = empty((nbytes,), UINT8) if nbytes > 0 else None

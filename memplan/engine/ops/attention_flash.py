@@ -82,7 +82,7 @@ def flash_aligned(q: Tensor, k: Tensor, v: Tensor, *, drops: bool) -> Tensor:
         grad_copy = copy_heads_last(grad)
         out_copy = copy_heads_last(made[0])
         grads = [empty_like_kernel(m) for m in metas]
-        count_flops(BACKWARD_PRODUCTS * 2 * B * H * N * M * D)
+        count_flops(BACKWARD_PRODUCTS, 2, B, H, N, M, D)
         softmax_d = empty((B, H, rounded), FP32)
         dq_accum = empty((B, rounded, H, width), FP32)
         if KV != H:
@@ -115,7 +115,7 @@ def flash_forward(q: Tensor, k: Tensor, *, drops: bool) -> tuple[Tensor, Tensor,
     (B, H, N, D), (KV, M) = q.shape, k.shape[1:3]
     if N == 1 and not drops:
         H, N = KV, H // KV
-    count_flops(FORWARD_PRODUCTS * 2 * B * H * N * M * D)
+    count_flops(FORWARD_PRODUCTS, 2, B, H, N, M, D)
     out = empty_like_kernel(q)
     lse = empty((B, H, N), FP32)
     sms = S.kernels.sm_count

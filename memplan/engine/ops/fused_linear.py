@@ -16,7 +16,7 @@ from memplan.engine.ops.pointwise import cast
 from memplan.engine.reduction import borrow_full
 from memplan.engine.sizes import ceil_div
 from memplan.engine.state import S, count_flops, no_grad
-from memplan.engine.tensor import Storage, Tensor, alias, empty, numel
+from memplan.engine.tensor import Storage, Tensor, alias, empty
 
 
 def fused_linear_cross_entropy(x: Tensor, weight: Tensor, target: Tensor) -> Tensor:
@@ -109,10 +109,11 @@ def chunk(
         made = out_of_place(x, weight)
     workspace()
     dtype = x.dtype if made is None else made.dtype
-    count_flops(2 * numel(x.shape) * weight.shape[0] * (made is None))
+    if made is None:
+        count_flops(2, *x.shape, weight.shape[0])
     if wants_x:
         if logits is not None and dtype is x.dtype:
-            count_flops(2 * numel(x.shape) * weight.shape[0])
+            count_flops(2, *x.shape, weight.shape[0])
         else:
             input_gradient(x, weight, made)
     if grad_weight is not None:
@@ -147,7 +148,7 @@ def accumulate(x: Tensor, grad_weight: Tensor, dtype: DType) -> None:
     half, ampere = dtype is not FP32, S.kernels.compute_capability >= (8, 0)
     if half and ampere and grad_weight.dtype in (FP32, dtype):
         aligned = x if x.dtype is dtype else empty(x.shape, dtype)
-        count_flops(2 * numel(x.shape) * grad_weight.shape[0])
+        count_flops(2, *x.shape, grad_weight.shape[0])
         del aligned
         return
     x = cast_view(x)

@@ -23,9 +23,9 @@ def workspace() -> None:
         S.workspaces[S.thread] = Storage(S.kernels.cublas_workspace_bytes)
 
 
-def product(shape: Shape, dtype: DType, inner: int) -> Tensor:
-    """The output of a cuBLAS product over ``inner`` terms each."""
-    count_flops(2 * numel(shape) * inner)
+def product(shape: Shape, dtype: DType, *inner: int) -> Tensor:
+    """The output of a cuBLAS product over as many terms each as ``inner`` multiply to."""
+    count_flops(2, *shape, *inner)
     out = empty(shape, dtype)
     workspace()
     return out
@@ -133,7 +133,7 @@ def flat(grad: Tensor) -> Tensor:
 
 def weight_gradient(shape: Shape, x: Meta) -> Tensor:
     """``grad.t().mm(x).t()`` of ``weight.t()``, and its ``t``: contiguous, and a view."""
-    out = product(shape, x.dtype, numel(x.shape[:-1]))
+    out = product(shape, x.dtype, *x.shape[:-1])
     out.is_view = True
     return out
 
