@@ -5,8 +5,6 @@ Source: huggingface/peft v0.21.2 tuners/randlora/layer.py, tuners/randlora/model
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from memplan.engine import Tensor
 from memplan.engine.autograd import PyNode, needs_grad
 from memplan.engine.nn import Linear, Module
@@ -15,15 +13,14 @@ from memplan.engine.ops.matmul import product
 from memplan.engine.ops.pointwise import Meta, add, binary, dropout, scale, to
 from memplan.engine.ops.views import narrow, reshape, transpose
 from memplan.engine.sizes import ceil_div
-from memplan.engine.tensor import Tensor as Plain
 from memplan.engine.tensor import normal, restrided
 from memplan.errors import UnsupportedError
 from memplan.methods.tuner import TunerLayer, targets_of, tune
-from memplan.methods.vera import Projections
+from memplan.methods.vera import ProjectingLayer, Projections
 from memplan.workload import Workload
 
 
-class RandLoraLinear(TunerLayer):
+class RandLoraLinear(ProjectingLayer):
     """``peft.tuners.randlora.layer.Linear``."""
 
     def __init__(
@@ -35,20 +32,8 @@ class RandLoraLinear(TunerLayer):
         self.num_bases = ceil_div(self.smaller, rank)
         self.randlora_lambda = self.entry(rank, self.num_bases)
         self.randlora_gamma = self.entry(self.num_bases, self.smaller)
-        self.rank, self.dropout, self.shared = rank, p, shared
-        self.is_first = shared.move(base_layer)
-        self.saves = saves and self.is_first
-
-    def cast_adapter(self) -> None:
-        """What trains, and with the first layer the bases."""
-        super().cast_adapter()
-        if self.is_first:
-            self.shared.cast_up()
-
-    def saved_beside(self) -> Iterator[Tensor]:
-        """``save_projection``: the bases, once."""
-        if self.saves:
-            yield from self.shared.tensors
+        self.rank, self.dropout = rank, p
+        self.share(shared, saves=saves)
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (..., in_features) -> (..., out_features)."""
@@ -106,8 +91,8 @@ def contracted(grad: Tensor, A: Meta, wanted: Meta, inner: int, *, by_columns: b
 def scaled_twice(A: Tensor, lamda: Tensor, gamma: Tensor) -> Tensor:
     """``lambda[:, :, None] * A * gamma[None,]``."""
     (r, b), n = lamda.shape, A.shape[2]
-    by_lambda = binary(Plain((r, b, 1), lamda.dtype, None), A)
-    return binary(by_lambda, Plain((1, b, n), gamma.dtype, None))
+    by_lambda = binary(Tensor((r, b, 1), lamda.dtype, None), A)
+    return binary(by_lambda, Tensor((1, b, n), gamma.dtype, None))
 
 
 def apply(model: Module, workload: Workload) -> Module:

@@ -61,7 +61,28 @@ class Projections:
         return out
 
 
-class VeraLinear(TunerLayer):
+class ProjectingLayer(TunerLayer):
+    """A layer that trains vectors between tensors which all layers share, and the first moves."""
+
+    def share(self, shared: Projections, *, saves: bool) -> None:
+        """Take the shared tensors; ``save_projection`` saves them once."""
+        self.shared = shared
+        self.is_first = shared.move(self.base_layer)
+        self.saves = saves and self.is_first
+
+    def cast_adapter(self) -> None:
+        """The vectors, and with the first layer what is shared."""
+        super().cast_adapter()
+        if self.is_first:
+            self.shared.cast_up()
+
+    def saved_beside(self) -> Iterator[Tensor]:
+        """``save_projection``: what is shared, once."""
+        if self.saves:
+            yield from self.shared.tensors
+
+
+class VeraLinear(ProjectingLayer):
     """``peft.tuners.vera.layer.Linear``, quantised or not."""
 
     draws = 1
@@ -72,20 +93,8 @@ class VeraLinear(TunerLayer):
         super().__init__(base_layer)
         self.vera_lambda_b = self.entry(self.out_features)
         self.vera_lambda_d = self.entry(rank * self.draws)
-        self.dropout, self.shared = p, shared
-        self.is_first = shared.move(base_layer)
-        self.saves = saves and self.is_first
-
-    def cast_adapter(self) -> None:
-        """The vectors, and with the first layer the matrices."""
-        super().cast_adapter()
-        if self.is_first:
-            self.shared.cast_up()
-
-    def saved_beside(self) -> Iterator[Tensor]:
-        """``save_projection``: the matrices, once."""
-        if self.saves:
-            yield from self.shared.tensors
+        self.dropout = p
+        self.share(shared, saves=saves)
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (..., in_features) -> (..., out_features)."""
@@ -95,8 +104,8 @@ class VeraLinear(TunerLayer):
         if bits_of(self.base_layer) == 4:
             result = clone(result)
         lambda_d, lambda_b = self.vera_lambda_d.default, self.vera_lambda_b.default
-        sliced_A = corner(self.shared.tensors[0], 1, self.in_features)
-        sliced_B = corner(self.shared.tensors[1], 0, self.out_features)
+        sliced_A = narrow(self.shared.tensors[0], 1, self.in_features)
+        sliced_B = narrow(self.shared.tensors[1], 0, self.out_features)
         x = to(x, lambda_d.dtype)
         result = add(
             result,
@@ -123,8 +132,8 @@ class PveraLinear(VeraLinear):
         previous_dtype = x.dtype
         result = self.base_layer(x)
         lambda_d, lambda_b = self.vera_lambda_d.default, self.vera_lambda_b.default
-        sliced_A = corner(self.shared.tensors[0], 1, self.in_features)
-        sliced_B = corner(self.shared.tensors[1], 0, self.out_features)
+        sliced_A = narrow(self.shared.tensors[0], 1, self.in_features)
+        sliced_B = narrow(self.shared.tensors[1], 0, self.out_features)
         x = to(x, lambda_d.dtype)
         mu, logvar = halves(mul(lambda_d, linear(dropout(x, self.dropout), sliced_A)))
         result = add(result, mul(lambda_b, linear(drawn(mu, logvar), sliced_B)))
@@ -137,11 +146,6 @@ def drawn(mu: Tensor, logvar: Tensor) -> Tensor:
     std = exp(scale(logvar))
     eps = empty(std.shape, std.dtype)
     return add(mu, mul(eps, std))
-
-
-def corner(t: Tensor, dim: int, length: int) -> Tensor:
-    """The first ``length`` of a dimension: a view even if it is all."""
-    return narrow(t, dim, length)
 
 
 def apply(model: Module, workload: Workload) -> Module:

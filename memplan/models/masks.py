@@ -152,7 +152,17 @@ def where_numbers(mask: Tensor, dtype: DType) -> Tensor:
 
 def find_packed_sequence_indices(position_ids: Tensor, batch: int) -> None:
     """The check for packed sequences; its arithmetic makes the expanded batch rows real."""
-    n = position_ids.shape[1]
+    packed_sequence_mask, position_diff, first_dummy_value = number_sequences(
+        position_ids.shape[1], batch
+    )
+    last = empty((batch,), BOOL)
+    all_zero = empty((), BOOL)
+    del last, all_zero
+    del packed_sequence_mask, position_diff, first_dummy_value
+
+
+def number_sequences(n: int, batch: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The sequence that each token belongs to, (B, N), and the locals that it was made from."""
     first_dummy_value = empty((batch, 1), INT64)
     joined = empty((batch, n + 1), INT64)
     position_diff = empty((batch, n), INT64)
@@ -164,7 +174,4 @@ def find_packed_sequence_indices(position_ids: Tensor, batch: int) -> None:
         temporary = Storage(cub.scan(n))  # one row: cub's scan (cuda/ScanUtils.cuh)
         del temporary
     del as_int, changed
-    last = empty((batch,), BOOL)
-    all_zero = empty((), BOOL)
-    del last, all_zero
-    del packed_sequence_mask, position_diff, first_dummy_value
+    return packed_sequence_mask, position_diff, first_dummy_value

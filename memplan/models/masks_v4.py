@@ -10,12 +10,11 @@ Source: huggingface/transformers v4.57.6 masking_utils.py ``create_causal_mask``
 from __future__ import annotations
 
 from memplan.dtypes import BOOL, INT64
-from memplan.engine import Storage, Tensor, empty, numel
-from memplan.engine.ops import cub
+from memplan.engine import Tensor, empty, numel
 from memplan.engine.ops.pointwise import to
 from memplan.engine.ops.views import expand
 from memplan.engine.reduction import borrow_full
-from memplan.models.masks import index_padding, where_numbers
+from memplan.models.masks import index_padding, number_sequences, where_numbers
 
 
 def create_causal_mask(
@@ -51,17 +50,8 @@ def ignores_causal_mask(padding_mask: Tensor | None) -> bool:
 
 def find_packed_sequence_indices(n: int, batch: int) -> Tensor:
     """The sequence that each token belongs to: (B, N)."""
-    first_dummy_value = empty((batch, 1), INT64)
-    joined = empty((batch, n + 1), INT64)
-    position_diff = empty((batch, n), INT64)
-    del joined
-    changed = empty((batch, n), BOOL)
-    packed_sequence_mask = empty((batch, n), INT64)
-    as_int = empty((batch, n), INT64)  # cumsum of bool: the input as int64
-    if batch == 1:
-        temporary = Storage(cub.scan(n))  # one row: cub's scan (cuda/ScanUtils.cuh)
-        del temporary
-    del as_int, changed, first_dummy_value, position_diff
+    packed_sequence_mask, position_diff, first_dummy_value = number_sequences(n, batch)
+    del first_dummy_value, position_diff
     return packed_sequence_mask
 
 
