@@ -68,6 +68,11 @@ def _ranked(name: str, rank: int, about: str, paper: str = "", *, modelled: bool
     return Method(name, REPARAMETERISATION, about, RANKED, rank, paper, True, modelled)
 
 
+def _unmerged(name: str, rank: int, about: str, *, modelled: bool = False) -> Method:
+    """One with a rank whose update depends on its input: PEFT refuses to merge it."""
+    return Method(name, REPARAMETERISATION, about, RANKED, rank, "", False, modelled)
+
+
 def _scaled(name: str, rank: int, about: str, paper: str = "", *, modelled: bool = False) -> Method:
     """One that has LoRA's ``alpha``, too."""
     return Method(name, REPARAMETERISATION, about, SCALED, rank, paper, True, modelled)
@@ -95,7 +100,7 @@ ROWS = (
         modelled=True,
         of_peft=False,
     ),
-    _own("frozen", FULL, "a forward without gradients: nothing trains", modelled=True),
+    _own("frozen", FULL, "nothing: a forward alone", modelled=True),
     # Selective: some of the model's own parameters train.
     _own("bitfit", SELECTIVE, "the biases", "2106.10199", modelled=True),
     Method(
@@ -104,7 +109,7 @@ ROWS = (
         modelled=True,
     ),
     Method(
-        *("last_layers", SELECTIVE, "the last decoder layers, the final norm and the head"),
+        *("last_layers", SELECTIVE, "last layers, final norm, head"),
         *(("num_trainable_layers",), 0, "1911.03090"),
         merges=True,
         modelled=True,
@@ -119,52 +124,58 @@ ROWS = (
         merges=True,
         modelled=True,
     ),
-    _plain("beft", "biases of the value projections", "2509.15974", modelled=True),
     Method("osf", SELECTIVE, "the small singular directions", NOTHING_SAVED, 0, "2504.07097", True),
-    _ranked("shira", 32, "a sparse set of the weights", "2406.13175"),
+    Method("shira", SELECTIVE, "a sparse set of the weights", RANKED, 32, "2406.13175", True),
     # Reparameterisation: a small update of the weights.
-    _lora("lora", "low-rank matrices beside linear layers", "2106.09685", modelled=True),
-    _lora("rslora", "LoRA scaled by the root of its rank", "2312.03732", modelled=True),
-    _lora("dora", "LoRA and a magnitude for each output", "2402.09353", modelled=True),
-    _lora(
-        "lora_fa", "LoRA with A frozen, and an optimizer of its own", "2308.03303", modelled=True
-    ),
-    _lora("adalora", "LoRA as an SVD whose ranks are pruned", "2303.10512", rank=12, modelled=True),
-    _scaled("loha", 8, "a product of two low-rank matrices", "2108.06098", modelled=True),
-    _scaled("lokr", 8, "a Kronecker product of small matrices", "2309.14859", modelled=True),
-    _ranked("vera", 256, "vectors between shared random matrices", "2310.11454", modelled=True),
+    _lora("lora", "low-rank matrices beside layers", "2106.09685", modelled=True),
+    _lora("rslora", "LoRA scaled by its rank's root", "2312.03732", modelled=True),
+    _lora("dora", "LoRA and the outputs' magnitudes", "2402.09353", modelled=True),
+    _lora("lora_fa", "LoRA with A frozen", "2308.03303", modelled=True),
+    _lora("adalora", "LoRA as an SVD that is pruned", "2303.10512", rank=12, modelled=True),
+    _scaled("loha", 8, "products of low-rank matrices", "2108.06098", modelled=True),
+    _scaled("lokr", 8, "Kronecker products", "2309.14859", modelled=True),
+    _ranked("vera", 256, "vectors between random matrices", "2310.11454", modelled=True),
     _ranked("pvera", 256, "VeRA, drawn from a distribution", modelled=True),
-    _plain("oft", "an orthogonal rotation of the inputs", "2306.07280", modelled=True),
-    _plain("boft", "a butterfly of small rotations", "2311.06243"),
+    _plain("oft", "a rotation of the inputs", "2306.07280", modelled=True),
+    _plain("boft", "a butterfly of rotations", "2311.06243"),
     _ranked("hra", 8, "Householder reflections", "2405.17484", modelled=True),
-    _ranked("miss", 64, "one shared matrix added to shards", "2409.15371", modelled=True),
+    _ranked("miss", 64, "one matrix added to shards", "2409.15371", modelled=True),
     _ranked("randlora", 32, "scaled sums of random matrices", "2502.00987", modelled=True),
-    _ranked("vblora", 4, "LoRA of vectors from a shared bank", "2405.15179", modelled=True),
+    _ranked("vblora", 4, "LoRA from a bank of vectors", "2405.15179", modelled=True),
     _ranked("delora", 8, "LoRA of a bounded norm", "2503.18225", modelled=True),
     _scaled("gralora", 32, "LoRA on blocks of the weight", "2505.20355", modelled=True),
-    _scaled("deft", 8, "a projection and a low-rank update", modelled=True),
-    _ranked("hira", 32, "a low-rank factor times the weight", modelled=True),
-    _ranked("lily", 32, "LoRA whose matrices layers share", modelled=True),
-    _ranked("glora", 8, "LoRA of weights, biases and inputs", "2306.07967", modelled=True),
+    _scaled("deft", 8, "a projection and an update", modelled=True),
+    _ranked("hira", 32, "a factor times the weight", modelled=True),
+    _unmerged("lily", 32, "LoRA that layers share", modelled=True),
+    _ranked("glora", 8, "LoRA of weights and biases", "2306.07967", modelled=True),
     _ranked("adamss", 100, "subspaces of the weight's SVD"),
     _ranked("peanut", 32, "a network that makes the update", modelled=True),
-    _ranked("psoft", 32, "a rotation in the main subspace", modelled=True),
-    _ranked("shadow", 8, "a small model beside the layers"),
-    _ranked("tinylora", 2, "a few numbers on the weight's SVD", modelled=True),
+    _ranked("psoft", 32, "a rotation in a subspace", modelled=True),
+    _unmerged("shadow", 8, "a small model beside the layers"),
+    _ranked("tinylora", 2, "a few numbers on an SVD", modelled=True),
     _ranked("unilora", 4, "LoRA from one shared vector"),
     Method("poly", REPARAMETERISATION, "a mixture of LoRAs", RANKED, 8, "2202.13914"),
     _plain("c3a", "circular convolutions", "2407.19342"),
-    _plain("fourierft", "Fourier coefficients of the update", "2405.03003"),
-    _plain("waveft", "wavelet coefficients of the update", "2505.12532"),
-    _plain("frod", "a sparse update in a shared basis"),
+    _plain("fourierft", "Fourier coefficients", "2405.03003"),
+    _plain("waveft", "wavelet coefficients", "2505.12532"),
+    _plain("frod", "a sparse update in one basis"),
     _plain("road", "rotations of pairs of outputs", "2409.00119", modelled=True),
     _plain("supertuning", "some of the weights, chosen"),
     # Additive: new modules or new tokens.
+    Method(  # PEFT merges it only into layers that have a bias
+        "beft",
+        ADDITIVE,
+        "biases of value projections",
+        UNRANKED,
+        0,
+        "2509.15974",
+        modelled=True,
+    ),
     Method(
         "ia3", ADDITIVE, "vectors that scale activations", UNRANKED, 0, "2205.05638", True, True
     ),
     Method(
-        *("bottleneck_adapter", ADDITIVE, "small networks within each layer"),
+        *("bottleneck_adapter", ADDITIVE, "small networks in each layer"),
         *(("adapter_dtype", "peft_config"), 0, "1902.00751"),
         modelled=True,
         of_peft=False,
@@ -177,13 +188,13 @@ ROWS = (
         *("adaption_prompt", ADDITIVE, "PEFT's name for it", NOTHING_SAVED, 0, "2303.16199"),
         modelled=True,
     ),
-    _added("llama_adapter_v2", "norms, biases and early prompts", "2304.15010"),
+    _added("llama_adapter_v2", "norms, biases, early prompts", "2304.15010"),
     Method(
         *("prompt_tuning", ADDITIVE, "virtual tokens before the input"),
         *(("num_virtual_tokens", "peft_config"), 0, "2104.08691"),
         modelled=True,
     ),
-    _prompt("prefix_tuning", "keys and values before each layer's", "2101.00190", modelled=True),
+    _prompt("prefix_tuning", "keys and values in each layer", "2101.00190", modelled=True),
     _prompt("p_tuning", "virtual tokens from an encoder", "2103.10385", modelled=True),
     _prompt("multitask_prompt_tuning", "virtual tokens of several tasks", "2303.02861"),
     _prompt("cpt", "the tokens of examples", "2410.17222"),

@@ -17,8 +17,8 @@ from memplan.engine.tensor import normal
 from memplan.models.llama import MLP, Attention, LlamaForCausalLM
 
 
-class LigerRMSNorm(Module):
-    """``LigerRMSNorm``, of the norm that it takes the place of."""
+class LigerRMSNorm(RMSNorm):
+    """``LigerRMSNorm.forward`` bound to the norm that it takes the place of, which it stays."""
 
     def __init__(self, norm: RMSNorm) -> None:
         self.weight = norm.weight
@@ -52,7 +52,7 @@ def apply_liger(model: LlamaForCausalLM, *, layers: bool, loss: bool) -> None:
 def replace_children(owner: Module) -> None:
     """Liger's modules in place of a module's own norms and network."""
     for name, child in list(vars(owner).items()):
-        if isinstance(child, RMSNorm):
+        if type(child) is RMSNorm:
             setattr(owner, name, LigerRMSNorm(child))
         elif isinstance(child, MLP):
             setattr(owner, name, LigerMLP(child))

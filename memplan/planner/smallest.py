@@ -13,9 +13,13 @@ from memplan.running import Run
 from memplan.simulation import simulate
 from memplan.workload import Workload
 
+AMPERE = (8, 0)
 LEAST = 0.9
-"""A card with less than this share of a run's peak is not tried: kernels of another architecture
-borrow less, but no tenth."""
+"""A card with less than this share of a run's peak on an Ampere card or a later one is not tried.
+
+Assumption: from there on all have flash attention, and what else kernels borrow differs by less
+than a tenth. A wrong guess names a card one size too large, never one that is too small.
+"""
 
 
 def smallest_gpu(found: Estimate) -> str | None:
@@ -27,18 +31,25 @@ def smallest_gpu(found: Estimate) -> str | None:
     Args:
         found: An estimate of the run, on any card or none.
     """
-    for device in candidates(found.peak_allocated_bytes):
+    for device in candidates(least_bytes(found)):
         if fits(found.workload, device):
             return device.name
     return None
 
 
-def candidates(peak_allocated_bytes: int) -> Iterator[Device]:
-    """Cards that might do, smallest first."""
+def least_bytes(found: Estimate) -> int:
+    """What any card must have room for: of a run on an older card, the loaded model. [bytes]"""
+    if load_device(found.workload.get("gpu")).compute_capability >= AMPERE:
+        return int(LEAST * found.peak_allocated_bytes)
+    return found.phases["adapter"].allocated_bytes
+
+
+def candidates(least: int) -> Iterator[Device]:
+    """Cards with room for so many bytes, smallest first."""
     devices = sorted(map(load_device, device_names()), key=lambda d: d.capacity_bytes or 0)
     for device in devices:
         room = (device.capacity_bytes or 0) - device.context_bytes
-        if room >= LEAST * peak_allocated_bytes:
+        if room >= least:
             yield device
 
 
