@@ -77,7 +77,7 @@ def test_summaries_are_by_method_model_source_and_metric(published: Validation) 
 
 
 def test_what_was_reserved_is_within_the_same_median(published: Validation) -> None:
-    """The issue's bar for PEFT's own benchmark: 0.3 % on reserved memory, one length for all."""
+    """PEFT's own benchmark: 0.3 % on reserved memory, with one length for all."""
     reserved = next(s for s in published.summaries if (s.by, s.name) == ("metric", "reserved"))
     assert reserved.count > 50
     assert reserved.median <= 0.003
